@@ -1,0 +1,83 @@
+// Turns rows of a column view into plain arrays: doubles, UTC microseconds, vocabulary codes, join keys.
+// Costs one pass over the rows asked for; numbers about 0.3 ns, text about 20 ns a value.
+// Deterministic: a value's result depends on the value, the vocabulary and the secret alone.
+#pragma once
+
+#include <array>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "arrow/batch.hpp"
+#include "arrow/vocabulary.hpp"
+
+namespace tidegauge {
+
+constexpr i32 kMissingCode = -1;  // null
+constexpr i32 kUnseenCode = -2;   // not in the vocabulary
+constexpr i32 kNanCode = -3;      // a NaN where a category is wanted
+constexpr i32 kInvalidCode = -4;  // of a type that cannot be a category
+
+struct Key {
+  u64 high = 0;
+  u64 low = 0;
+  friend bool operator==(const Key&, const Key&) = default;
+};
+
+// Calls visit(row) for each null among rows [start, start + n) of the view.
+template <typename Visit>
+void for_each_null(const ColumnView& view, i64 start, i64 n, Visit&& visit) {
+  if (view.type == Type::kNull) {
+    for (i64 row = 0; row < n; ++row) visit(row);
+    return;
+  }
+  if (view.validity != nullptr) {
+    i64 row = 0;
+    while (row < n) {
+      const i64 bit = view.offset + start + row;
+      if ((bit & 7) == 0 && n - row >= 8 && view.validity[bit >> 3] == 0xff) {
+        row += 8;
+        continue;
+      }
+      if ((view.validity[bit >> 3] >> (bit & 7) & 1) == 0) visit(row);
+      ++row;
+    }
+  }
+}
+
+// Numbers as doubles; times as microseconds. Rows that are null hold any value. out[n]
+void read_numbers(const ColumnView& view, i64 start, std::span<f64> out);
+
+// The same over a whole batch, NaN where null; rejects columns that hold no numbers. out[stop - start]
+void read_numbers(const Batch& batch, i64 column, i64 start, std::span<f64> out);
+
+// UTC microseconds; rejects nulls, other types and times beyond 64 bits. out[stop - start]
+void read_times(const Batch& batch, i64 column, i64 start, std::span<i64> out);
+
+// Codes of values in a vocabulary, or one of the negative codes above. out[n]
+class CodeReader {
+ public:
+  CodeReader(const ColumnView& view, Vocabulary& vocabulary, Growth growth);
+  void read(i64 start, std::span<i32> out);
+
+ private:
+  i32 code_at(const ColumnView& view, i64 row);
+
+  const ColumnView& view_;
+  Vocabulary& vocabulary_;
+  Growth growth_;
+  std::vector<i32> of_dictionary_;  // kUnread until the entry is met
+  std::unordered_map<i64, i32> of_integer_;
+};
+
+// 128-bit join keys: integers by value, text and bytes by a keyed hash; rejects nulls. out[stop - start]
+void read_keys(const Batch& batch, i64 column, i64 start, std::span<Key> out, const std::array<u64, 2>& secret);
+
+// The text of the value at a row; the row must be valid. `buffer` holds the digits of numbers.
+[[nodiscard]] std::string_view text_at(const ColumnView& view, i64 row, std::array<char, 32>& buffer);
+
+// Index into the view's dictionary, -1 for one outside it, which only a broken producer makes.
+[[nodiscard]] i64 dictionary_index(const ColumnView& view, i64 row) noexcept;
+
+}  // namespace tidegauge

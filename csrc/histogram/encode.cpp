@@ -1,0 +1,112 @@
+#include "histogram/encode.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+namespace tidegauge {
+
+namespace scalar {
+#include "histogram/encode_loop.hpp"
+}  // namespace scalar
+
+namespace {
+
+struct InstructionSet {
+  const char* name;
+  EncodeGrid encode_grid;
+  bool available;
+};
+
+// Best first; the last is what the compiler's baseline gives.
+const auto& instruction_sets() {
+#if defined(__x86_64__) && defined(__GNUC__)
+  static const InstructionSet kSets[] = {
+      {"avx512", avx512::encode_grid,
+       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
+      {"avx2", avx2::encode_grid, __builtin_cpu_supports("avx2") != 0},
+      {"scalar", scalar::encode_grid, true},
+  };
+#elif defined(__aarch64__)
+  static const InstructionSet kSets[] = {{"neon", scalar::encode_grid, true}};
+#else
+  static const InstructionSet kSets[] = {{"scalar", scalar::encode_grid, true}};
+#endif
+  return kSets;
+}
+
+const InstructionSet* best_set() noexcept {
+  for (const auto& set : instruction_sets()) {
+    if (set.available) return &set;
+  }
+  return nullptr;
+}
+
+std::atomic<const InstructionSet*>& chosen() noexcept {
+  static std::atomic<const InstructionSet*> set{best_set()};
+  return set;
+}
+
+}  // namespace
+
+const char* instruction_set() noexcept { return chosen().load()->name; }
+
+bool use_instruction_set(const char* name) noexcept {
+  for (const auto& set : instruction_sets()) {
+    if (set.available && std::strcmp(set.name, name) == 0) {
+      chosen().store(&set);
+      return true;
+    }
+  }
+  return false;
+}
+
+i32 NumericBins::n_slots() const noexcept {
+  if (!edges.empty()) return kSpecials + static_cast<i32>(edges.size()) + 1;
+  const i32 n_cells = grid.kind == GridKind::kCuts ? 1 : grid.n_cells + 2;
+  return kSpecials + n_cells + grid.n_cuts;
+}
+
+NumericBins with_edges(std::vector<f64> edges) {
+  NumericBins bins;
+  bins.edges = std::move(edges);
+  Grid& grid = bins.guide_grid;
+  grid.kind = GridKind::kLinear;
+  grid.n_cells = static_cast<i32>(4 * bins.edges.size());
+  const f64 width = bins.edges.back() - bins.edges.front();
+  const bool usable = width > 0 && width < 1e300;
+  grid.origin = bins.edges.front();
+  grid.scale = usable ? grid.n_cells / width : 0;
+  // An edge in cell c can be at or below values of cell c; all edges in earlier cells are below them.
+  const i32 n_edges = static_cast<i32>(bins.edges.size());
+  bins.guide.resize(static_cast<std::size_t>(grid.n_cells) + 3);
+  i32 edge = 0;
+  for (i32 cell = 0; cell < grid.n_cells + 2; ++cell) {
+    while (edge < n_edges && linear_cell(bins.edges[static_cast<std::size_t>(edge)], grid) < cell) ++edge;
+    bins.guide[static_cast<std::size_t>(cell)] = edge;
+  }
+  bins.guide.back() = n_edges;
+  return bins;
+}
+
+void encode(const NumericBins& bins, std::span<const f64> values, std::span<std::uint16_t> slots) {
+  if (bins.edges.empty()) {
+    chosen()
+        .load(std::memory_order_relaxed)
+        ->encode_grid(bins.grid, values.data(), static_cast<i64>(values.size()), slots.data());
+  } else {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const f64 x = values[i];
+      const auto cell = static_cast<std::size_t>(linear_cell(x, bins.guide_grid));
+      const i32 below = edges_at_or_below(x, bins.edges.data(), bins.guide[cell], bins.guide[cell + 1]);
+      slots[i] = static_cast<std::uint16_t>(x == x ? kSpecials + below : kNan);
+    }
+  }
+  for (const f64 sentinel : bins.sentinels) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (values[i] == sentinel) slots[i] = kSentinel;
+    }
+  }
+}
+
+}  // namespace tidegauge
