@@ -1,0 +1,113 @@
+"""The records that cross every boundary: metric table, bins to draw, account of events."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["METRIC_TABLE", "Account", "Distribution"]
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+METRIC_TABLE: pa.Schema = pa.schema(
+    [
+        ("model", _WORD),
+        ("version", _WORD),
+        ("window_start", _INSTANT),
+        ("window_end", _INSTANT),
+        ("segment", _WORD),
+        ("column", _WORD),
+        ("metric", _WORD),
+        ("value", pa.float64()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
+        ("noise_floor", pa.float64()),
+        ("reference_value", pa.float64()),
+        ("n", pa.int64()),
+        ("n_reference", pa.int64()),
+        ("label_share", pa.float64()),
+        ("status", _WORD),
+    ]
+)
+"""One row per window, version, segment, column and metric.
+
+The window is null when there is no time, the column is null for metrics of the whole model, and an
+undefined number is null, never NaN; `status` then says why: "no data", "no labels", "no reference"
+or "undefined".
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Distribution:
+    """The bins of one column, reference beside current: everything a picture of it needs.
+
+    Parameters
+    ----------
+    column
+        Name of the column.
+    kind
+        "numeric" and "timestamp" (microseconds, UTC) have `edges`; "categorical" has `labels`.
+    labels
+        The categories of the bins, the rare ones pooled in a last "(other)".
+    edges
+        Finite, increasing; one more than there are bins.
+    reference, current
+        Rows (or their weight) per bin.
+    reference_missing, current_missing
+        Rows without a value: null, NaN or declared as missing.
+    """
+
+    column: str
+    kind: Literal["numeric", "categorical", "timestamp"]
+    labels: tuple[str, ...] | None
+    edges: NDArray[np.float64] | None
+    reference: NDArray[np.int64]
+    current: NDArray[np.int64]
+    reference_missing: int
+    current_missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where every event went; nothing is lost and nothing counted twice.
+
+    predictions = pending + matched + expired, and
+    labels = matched_labels + early + late + duplicate + corrected + orphan + missing.
+
+    >>> account = Account(predictions=3, pending=1, matched=2, labels=3, matched_labels=2, orphan=1)
+    >>> account.balanced
+    True
+    """
+
+    predictions: int = 0
+    pending: int = 0
+    matched: int = 0
+    expired: int = 0
+    duplicate_predictions: int = 0
+    labels: int = 0
+    matched_labels: int = 0
+    early: int = 0
+    late: int = 0
+    duplicate: int = 0
+    corrected: int = 0
+    orphan: int = 0
+    missing: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether both sums hold; always true of an account that a monitor gives."""
+        labels = self.matched_labels + self.early + self.late + self.duplicate
+        labels += self.corrected + self.orphan + self.missing
+        predictions = self.pending + self.matched + self.expired
+        return (self.predictions, self.labels) == (predictions, labels)
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the counts by name, in the order of the sums."""
+        return asdict(self)
