@@ -1,0 +1,270 @@
+"""What a metric may ask for: counts and sums with any leading dimensions that broadcast.
+
+A function's annotations name the inputs it needs. `...` below stands for windows, segments,
+columns, or nothing at all; every metric treats those dimensions alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.int64]
+
+_NONE: Any = 0  # becomes an array, as every number given to the classes below
+_UNKNOWN: Any = np.nan
+
+
+def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
+    """Quotient that is NaN, without a warning, where the denominator is zero.
+
+    >>> ratio([1, 0], [2, 0])
+    array([0.5, nan])
+    """
+    divisor = np.asarray(denominator)
+    quotient: FloatArray = np.asarray(numerator) / np.where(divisor == 0, np.nan, divisor)
+    return quotient
+
+
+def _accept_lists(inputs: object) -> None:
+    """Turn lists and numbers into arrays, so that small examples stay readable."""
+    for each in fields(inputs):  # type: ignore[arg-type]
+        value = getattr(inputs, each.name)
+        if isinstance(value, list | int | float):
+            object.__setattr__(inputs, each.name, np.asarray(value))
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Coarse bins of one column: reference deciles or categories, and last of all missing values.
+
+    Bins that are empty on both sides never change a metric, so stacks may be padded with zeros.
+
+    >>> Bins([1, 3, 0]).shares
+    array([0.25, 0.75, 0.  ])
+    """
+
+    counts: IntArray  # [..., B]
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @cached_property
+    def n(self) -> IntArray:
+        """Rows counted, missing values included."""
+        total: IntArray = self.counts.sum(axis=-1)
+        return total
+
+    @cached_property
+    def shares(self) -> FloatArray:
+        """Share of the rows in each bin; NaN where there are none."""
+        return ratio(self.counts, self.n[..., None])
+
+    @cached_property
+    def present(self) -> Bins:
+        """The same bins without the missing one."""
+        return Bins(self.counts[..., :-1])
+
+
+@dataclass(frozen=True)
+class Fine:
+    """Ordered fine bins of a numeric column; finite values only. Both sides share the edges.
+
+    >>> Fine([1, 3], [0.0, 1.0, 2.0]).cdf
+    array([0.25, 1.  ])
+    """
+
+    counts: IntArray  # [..., F]
+    edges: FloatArray  # [..., F + 1]
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @cached_property
+    def n(self) -> IntArray:
+        """Finite values counted."""
+        total: IntArray = self.counts.sum(axis=-1)
+        return total
+
+    @cached_property
+    def cdf(self) -> FloatArray:
+        """Share of the values up to the upper edge of each bin; NaN where there are none."""
+        cumulative = np.cumsum(self.counts, axis=-1)
+        return ratio(cumulative, cumulative[..., -1:])
+
+    @cached_property
+    def middles(self) -> FloatArray:
+        """Where the mass of each bin is taken to lie."""
+        middles: FloatArray = self.edges[..., :-1] + np.diff(self.edges, axis=-1) / 2
+        return middles
+
+    @cached_property
+    def gaps(self) -> FloatArray:
+        """Distance from the middle of each bin to the middle of the next, [..., F - 1]."""
+        return np.diff(self.middles, axis=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnCounts:
+    """What the values of one column were; each row is counted under at most one of the names."""
+
+    rows: IntArray  # all rows of the cell
+    null: IntArray = _NONE
+    nan: IntArray = _NONE
+    sentinel: IntArray = _NONE  # a value declared to mean "missing"
+    invalid: IntArray = _NONE  # not of the declared type
+    absent: IntArray = _NONE  # the batch did not have the column
+    below: IntArray = _NONE  # finite, under the limits
+    above: IntArray = _NONE  # finite, over the limits
+    unseen: IntArray = _NONE  # a category the reference does not know
+    positive_infinity: IntArray = _NONE
+    negative_infinity: IntArray = _NONE
+    distinct: IntArray = _NONE  # fine bins or categories that hold a value
+    minimum: FloatArray = _UNKNOWN
+    maximum: FloatArray = _UNKNOWN
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Rows counted."""
+        return self.rows
+
+    @property
+    def infinite(self) -> IntArray:
+        """Rows with an infinite value of either sign."""
+        return self.positive_infinity + self.negative_infinity
+
+    @property
+    def missing(self) -> IntArray:
+        """Rows without a value, whatever the reason."""
+        return self.null + self.nan + self.sentinel + self.absent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What arrived, before any column is looked at."""
+
+    rows: IntArray  # accepted
+    duplicates: IntArray = _NONE  # rejected: the id had been seen
+    new_columns: IntArray = _NONE  # accepted, with columns the schema does not know
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Rows accepted."""
+        return self.rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Labelled:
+    """What the outcomes of every task have in common.
+
+    With a weight column `labelled` and all other counts are in units of weight * 2**20, and sums
+    are multiplied alike; `labelled_rows` alone stays a number of rows.
+    """
+
+    predictions: IntArray = _NONE
+    labelled: IntArray = _NONE
+    labelled_rows: IntArray = _NONE
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Labelled rows."""
+        return self.labelled_rows
+
+    @property
+    def rows_per_count(self) -> FloatArray:
+        """What one unit of the counts is worth in rows: 1 without weights."""
+        return ratio(self.labelled_rows, self.labelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryOutcomes(_Labelled):
+    """Labelled rows by truth, decision and score bin. One score bin means: there are no scores."""
+
+    positives: IntArray  # [..., 2, S]: decision 0 or 1, score bins in ascending order
+    negatives: IntArray  # [..., 2, S]
+    edges: FloatArray  # [S + 1], from 0 to 1
+    log_loss: FloatArray = _UNKNOWN
+    log_loss_squared: FloatArray = _UNKNOWN
+    brier: FloatArray = _UNKNOWN
+    brier_squared: FloatArray = _UNKNOWN
+    confidence: FloatArray = _UNKNOWN  # [..., 10]: sum of the scores in each tenth of [0, 1]
+    unscored: IntArray = _NONE  # labelled rows without a score: in none of the bins
+
+    @classmethod
+    def from_confusion(cls, *, tp: int, fp: int, fn: int, tn: int) -> BinaryOutcomes:
+        """Outcomes of four counts, without scores.
+
+        >>> BinaryOutcomes.from_confusion(tp=4, fp=1, fn=2, tn=3).n
+        array(10)
+        """
+        total = np.asarray(tp + fp + fn + tn)
+        return cls(
+            predictions=total,
+            labelled=total,
+            labelled_rows=total,
+            positives=np.array([[fn], [tp]]),
+            negatives=np.array([[tn], [fp]]),
+            edges=np.array([0.0, 1.0]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MulticlassOutcomes(_Labelled):
+    """Labelled rows by true and predicted class, and by the score of every class."""
+
+    confusion: IntArray  # [..., K, K]: true class, predicted class
+    classes: tuple[str, ...] = ()
+    # [..., K]: rank of the true class by score, 0 = top
+    ranks: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    # [..., K, 2, S]: class, is it the true one, score bin
+    scores: IntArray = field(default_factory=lambda: np.zeros((1, 2, 1), dtype=np.int64))
+    edges: FloatArray = _UNKNOWN  # [S + 1]
+    log_loss: FloatArray = _UNKNOWN
+    log_loss_squared: FloatArray = _UNKNOWN
+    brier: FloatArray = _UNKNOWN
+    brier_squared: FloatArray = _UNKNOWN
+    top_confidence: FloatArray = _UNKNOWN  # [..., 10]: sum of the top score in each of its tenths
+    top_counts: IntArray = _NONE  # [..., 10]
+    top_correct: IntArray = _NONE  # [..., 10]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionOutcomes(_Labelled):
+    """Sums over labelled rows; error = prediction - label."""
+
+    error: FloatArray = _UNKNOWN
+    absolute: FloatArray = _UNKNOWN
+    squared: FloatArray = _UNKNOWN
+    quartic: FloatArray = _UNKNOWN
+    label: FloatArray = _UNKNOWN  # of label - center
+    label_squared: FloatArray = _UNKNOWN  # of (label - center) ** 2
+    absolute_label: FloatArray = _UNKNOWN
+    percentage: FloatArray = _UNKNOWN  # |error| / max(|label|, eps)
+    log_squared: FloatArray = _UNKNOWN  # (log1p(label) - log1p(prediction)) ** 2
+    symmetric: FloatArray = _UNKNOWN  # 2 |error| / (|label| + |prediction|)
+    center: float = 0.0
+
+
+Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
+
+COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
+
+TASKS: dict[str, type] = {
+    "binary": BinaryOutcomes,
+    "multiclass": MulticlassOutcomes,
+    "regression": RegressionOutcomes,
+}

@@ -1,0 +1,274 @@
+"""The registry: a metric is one decorated function, and its signature says what it needs.
+
+Arguments named `reference` and `current` are inputs, their types those of `metrics/inputs.py`;
+keyword-only arguments are options. One name may stand for several functions, one per task.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
+
+from tidegauge.metrics.inputs import COLUMN_INPUTS, TASKS, Fine, FloatArray
+from tidegauge.metrics.results import Result
+
+Direction: TypeAlias = Literal["higher", "lower", "either"]
+Function = TypeVar("Function", bound=Callable[..., Result])
+
+KINDS = ("numeric", "categorical", "timestamp")
+SIDES = ("reference", "current")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One function behind a metric's name, with what its signature and decorator say."""
+
+    function: Callable[..., Result]
+    inputs: Mapping[str, tuple[type, ...]]  # side -> types it accepts
+    options: Mapping[str, Any]  # name -> default
+    choices: Mapping[str, tuple[Any, ...]]  # name -> allowed values, where they are a closed set
+    worse: Direction
+    bounds: tuple[float, float]
+    noise: Callable[..., FloatArray] | None
+    kinds: tuple[str, ...]
+
+    @property
+    def doc(self) -> str:
+        """What the value means, in one line."""
+        return inspect.getdoc(self.function).partition("\n")[0]  # type: ignore[union-attr]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks whose outcomes the function reads; none for metrics that need no label."""
+        return tuple(task for task, kind in TASKS.items() if kind in self.inputs["current"])
+
+    @property
+    def needs(self) -> tuple[type, ...]:
+        """Input types, current before reference, each once."""
+        return tuple(dict.fromkeys(kind for side in self.inputs.values() for kind in side))
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A named measurement: functions over sums, and how to read what they return."""
+
+    name: str
+    family: str
+    forms: tuple[Form, ...]
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # options that differ from the default
+
+    @property
+    def label(self) -> str:
+        """Name in the metric table, chosen options included; `get` reads it back.
+
+        >>> get("psi", convention="fiddler").label
+        'psi(convention=fiddler)'
+        """
+        chosen = ", ".join(f"{name}={value}" for name, value in self.chosen.items())
+        return f"{self.name}({chosen})" if chosen else self.name
+
+    @property
+    def doc(self) -> str:
+        """What the value means, in one line."""
+        return self.forms[0].doc
+
+    @property
+    def worse(self) -> Direction:
+        """In which direction the news is bad."""
+        return self.forms[0].worse
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest possible value."""
+        return self.forms[0].bounds
+
+    @property
+    def needs(self) -> tuple[type, ...]:
+        """Input types of all the functions."""
+        return tuple(dict.fromkeys(kind for form in self.forms for kind in form.needs))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Tasks it can be computed for; none for metrics that need no label."""
+        return tuple(task for form in self.forms for task in form.tasks)
+
+    @property
+    def label_based(self) -> bool:
+        """Whether it waits for labels."""
+        return bool(self.tasks)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Options it takes, with the values it will use."""
+        defaults = {name: value for form in self.forms for name, value in form.options.items()}
+        return defaults | dict(self.chosen)
+
+    def form_for(self, target: str | None) -> Form | None:
+        """Find what serves a task or a kind of column; with None, what serves the traffic.
+
+        >>> get("accuracy").form_for("regression") is None
+        True
+        """
+        for form in self.forms:
+            if target in form.tasks or target in form.kinds:
+                return form
+            if target is None and not form.tasks and not form.kinds:
+                return form
+        return None
+
+    def function_for(self, target: str | None) -> Callable[..., Result]:
+        """Find the function for a task or a kind of column, or say which ones there are."""
+        form = self.form_for(target)
+        if form is None:
+            served = [served for form in self.forms for served in form.tasks or form.kinds]
+            raise ValueError(f"metric {self.name!r} is not defined for {target!r}, only {served}")
+        return form.function
+
+    def with_options(self, **options: Any) -> Metric:
+        """Choose options; those equal to the default are dropped.
+
+        >>> get("top_k_accuracy").with_options(k=3).label
+        'top_k_accuracy(k=3)'
+        """
+        for name, value in options.items():
+            if name not in self.options:
+                allowed = sorted(self.options) or "none"
+                raise ValueError(f"metric {self.name!r} has no option {name!r}; it has {allowed}")
+            for form in self.forms:
+                choices = form.choices.get(name, (value,))
+                if value not in choices:
+                    raise ValueError(
+                        f"metric {self.name!r}: {name}={value!r} is not one of {list(choices)}"
+                    )
+        chosen = dict(self.chosen) | options
+        defaults = replace(self, chosen={}).options
+        return replace(self, chosen={k: v for k, v in chosen.items() if v != defaults[k]})
+
+
+_REGISTRY: dict[str, Metric] = {}
+
+
+def metric(
+    name: str,
+    *,
+    worse: Direction,
+    bounds: tuple[float, float],
+    noise: Callable[..., FloatArray] | None = None,
+    kinds: tuple[str, ...] = KINDS,
+    family: str | None = None,
+) -> Callable[[Function], Function]:
+    """Register a function as the metric `name`, or as its form for one more task.
+
+    Parameters
+    ----------
+    name
+        What the metric table, the command line and the charts will call it.
+    worse
+        In which direction the news is bad: "higher", "lower" or "either".
+    bounds
+        Smallest and largest possible value.
+    noise
+        Function of the same inputs and options: the value to expect when nothing has changed.
+    kinds
+        Kinds of column it can be computed for; of no meaning for model-level inputs.
+    family
+        Heading it belongs under; the module's name unless given.
+    """
+
+    def register(function: Function) -> Function:
+        form = _read(function, worse=worse, bounds=bounds, noise=noise, kinds=kinds)
+        known = _REGISTRY.get(name)
+        heading = family or function.__module__.rpartition(".")[2]
+        if known is None:
+            _REGISTRY[name] = Metric(name, heading, (form,))
+            return function
+        if set(form.needs) & set(known.needs):
+            taken = known.forms[0].function
+            raise ValueError(f"metric {name!r} is already defined by {taken.__module__}")
+        _REGISTRY[name] = replace(known, forms=(*known.forms, form))
+        return function
+
+    return register
+
+
+def _read(
+    function: Callable[..., Result],
+    *,
+    worse: Direction,
+    bounds: tuple[float, float],
+    noise: Callable[..., FloatArray] | None,
+    kinds: tuple[str, ...],
+) -> Form:
+    hints = get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    inputs = {p.name: p for p in parameters if p.kind is not p.KEYWORD_ONLY}
+    if "current" not in inputs or not set(inputs) <= set(SIDES):
+        raise TypeError(
+            f"{function.__qualname__}: inputs must be `current` or `reference, current`, "
+            f"got {sorted(inputs)}"
+        )
+    needs = {side: get_args(hints[side]) or (hints[side],) for side in inputs}
+    options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if Fine in needs["current"]:
+        kinds = tuple(kind for kind in kinds if kind != "categorical")
+    return Form(
+        function=function,
+        inputs=needs,
+        options=options,
+        choices={
+            name: get_args(hints[name]) for name in options if get_origin(hints[name]) is Literal
+        },
+        worse=worse,
+        bounds=bounds,
+        noise=noise,
+        kinds=kinds if set(needs["current"]) & set(COLUMN_INPUTS) else (),
+    )
+
+
+def names(family: str | None = None) -> tuple[str, ...]:
+    """Names of all metrics, or of one family, in the order they were defined.
+
+    >>> names("drift")[:2]
+    ('psi', 'kl_divergence')
+    """
+    return tuple(m.name for m in _REGISTRY.values() if family in (None, m.family))
+
+
+def families() -> tuple[str, ...]:
+    """Headings the metrics are sorted under.
+
+    >>> families()[:3]
+    ('drift', 'integrity', 'performance')
+    """
+    return tuple(dict.fromkeys(m.family for m in _REGISTRY.values()))
+
+
+def get(name: str, **options: Any) -> Metric:
+    """Metric by name, or by the label of a metric with options.
+
+    >>> get("psi").worse
+    'higher'
+    >>> get("psi(convention=fiddler)") == get("psi", convention="fiddler")
+    True
+    """
+    bare, _, written = name.partition("(")
+    if bare not in _REGISTRY:
+        close = difflib.get_close_matches(bare, _REGISTRY, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(_REGISTRY)}"
+        raise ValueError(f"unknown metric {name!r}; {hint}")
+    pairs = (part.split("=", 1) for part in re.findall(r"[^,()\s]+=[^,()\s]+", written))
+    parsed = {key: _literal(value) for key, value in pairs}
+    return _REGISTRY[bare].with_options(**parsed | options)
+
+
+def _literal(text: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(text)
+        except ValueError:
+            continue
+    return text
