@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,21 @@ def test_times_are_read_as_utc_microseconds_rounded_down(table: pa.Table) -> Non
     for batches in read_both_ways(table.filter(pa.compute.is_valid(table["x"]))):
         read = [_core.read_times(batch, "x", 0, batch.n_rows) for batch in batches]
         assert np.concatenate([*read, np.array([], np.int64)]).tolist() == expected
+
+
+@pytest.mark.parametrize("type_", [pa.date32(), pa.date64()], ids=str)
+def test_dates_are_midnights(type_: pa.DataType) -> None:
+    batch = read_stream(pa.table({"x": pa.array([date(1969, 12, 31), date(2013, 1, 1)], type_)}))
+    midnights = [datetime(1969, 12, 31, tzinfo=UTC), datetime(2013, 1, 1, tzinfo=UTC)]
+    expected = [int(midnight.timestamp()) * TICKS["us"] for midnight in midnights]
+    assert _core.read_times(batch, "x", 0, 2).tolist() == expected
+
+
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary(), pa.binary(2)], ids=str)
+def test_bytes_are_keys_like_the_text_they_spell(type_: pa.DataType) -> None:
+    batch = read_stream(pa.table({"x": pa.array([b"ab", b"cd"], type_), "text": ["ab", "cd"]}))
+    keys = [_core.read_keys(batch, name, 0, 2, SECRET) for name in ("x", "text")]
+    assert np.array_equal(*keys)
 
 
 @given(tables({"x": CATEGORIES}))
