@@ -1,0 +1,467 @@
+"""A metric table in a page's worth of numbers: what moved, where, and by how much.
+
+Everything here reads the table and nothing else. A figure over several windows is the mean weighted
+by rows, so a rate over the whole time is exactly the rate of all its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from tidegauge.values import METRIC_TABLE
+
+if TYPE_CHECKING:
+    from tidegauge.metrics.registry import Metric
+
+FloatArray: TypeAlias = NDArray[np.float64]
+Instants: TypeAlias = NDArray[np.datetime64]
+
+ALL = "all"
+LEADING = ("psi", "jensen_shannon_distance", "kolmogorov_smirnov", "hellinger_distance")
+HEADLINES = (
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "expected_calibration_error",
+    "precision",
+    "recall",
+    "macro_f1",
+    "accuracy",
+    "rmse",
+    "mae",
+    "r2",
+    "mean_error",
+    "f1",
+    "brier_score",
+)
+COUNTS = {
+    "label_count",
+    "true_positives",
+    "false_positives",
+    "false_negatives",
+    "true_negatives",
+}  # amounts, of which a mean over windows says nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """One metric as matrices `[row, window]`; NaN where it is undefined."""
+
+    names: tuple[str | None, ...]
+    starts: Instants
+    value: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    floor: FloatArray
+    reference: FloatArray
+    share: FloatArray
+    n: FloatArray
+
+    def over_time(self, what: FloatArray) -> FloatArray:
+        """Mean of each row over the windows, weighted by their rows.
+
+        >>> import pyarrow as pa
+        >>> grid(tidy(pa.table({"metric": [], "value": []})), by="metric").value.shape
+        (0, 0)
+        """
+        weight = np.where(np.isnan(what), 0.0, np.maximum(self.n, 1.0))
+        return _ratio((weight * np.nan_to_num(what)).sum(axis=1), weight.sum(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far one column has moved, beside what it would show with no change."""
+
+    column: str
+    metric: str
+    value: float
+    floor: float
+    companions: Mapping[str, float]
+    series: FloatArray
+    peak: float
+    peak_start: np.datetime64
+
+    @property
+    def excess(self) -> float:
+        """Value above the noise floor."""
+        return self.value - (0.0 if np.isnan(self.floor) else self.floor)
+
+    @property
+    def ratio(self) -> float:
+        """Value in noise floors; infinite above a floor of zero, NaN where either is unknown."""
+        if np.isnan(self.value) or np.isnan(self.floor):
+            return float("nan")
+        if self.floor == 0:
+            return float("inf") if self.value > 0 else 1.0
+        return self.value / self.floor
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One integrity check of one column (None: of the traffic), beside the reference."""
+
+    column: str | None
+    metric: str
+    value: float
+    reference: float
+    series: FloatArray
+    peak: float
+    peak_start: np.datetime64
+    windows_above: int
+    windows: int
+
+    @property
+    def excess(self) -> float:
+        """Value above the reference's."""
+        return self.value - (0.0 if np.isnan(self.reference) else self.reference)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One performance metric over the whole time, beside the reference."""
+
+    metric: str
+    value: float
+    lower: float
+    upper: float
+    reference: float
+    share: float
+    n: int
+    series: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The column that moved most in one segment, and how good the predictions were there."""
+
+    name: str
+    n: int
+    column: str | None
+    value: float
+    floor: float
+    performance: float
+    reference: float
+    share: float
+
+    @property
+    def excess(self) -> float:
+        """Drift above the noise floor; minus infinity where there is none to rank by."""
+        above = self.value - np.nan_to_num(self.floor)
+        return -np.inf if np.isnan(above) else float(above)
+
+
+def tidy(table: pa.Table) -> pa.Table:
+    """Give a metric table the columns, types and shared dictionaries that the rest relies on.
+
+    >>> import pyarrow as pa
+    >>> tidy(pa.table({"metric": ["psi"], "value": [0.1]})).schema.equals(METRIC_TABLE)
+    True
+    """
+    if table.schema.names != METRIC_TABLE.names:
+        table = pa.table(
+            {
+                field.name: table[field.name]
+                if field.name in table.schema.names
+                else pa.nulls(len(table), field.type)
+                for field in METRIC_TABLE
+            }
+        )
+    return table.cast(METRIC_TABLE).unify_dictionaries()
+
+
+def select(table: pa.Table, **wanted: str | Collection[str] | None) -> pa.Table:
+    """Rows with the wanted keys: a name, one of several names, or None for no name.
+
+    >>> import pyarrow as pa
+    >>> table = tidy(pa.table({"metric": ["psi", "f1"], "column": ["age", None]}))
+    >>> select(table, column=None)["metric"].to_pylist()
+    ['f1']
+    """
+    if not table.num_rows or not wanted:
+        return table
+    return table.filter(reduce(pc.and_, (_has(table[key], name) for key, name in wanted.items())))
+
+
+def names(table: pa.Table, key: str) -> list[str]:
+    """Distinct values of a key column, in order of appearance, null left out."""
+    return [name for name in table[key].unique().to_pylist() if name is not None]
+
+
+def starts(table: pa.Table) -> Instants:
+    """Find where the windows start, in order; one NaT when the table knows no time."""
+    found: Instants = np.unique(_instants(table["window_start"].unique()))
+    known = found[~np.isnat(found)]
+    return known if len(known) else found
+
+
+def grid(table: pa.Table, *, by: str, windows: Instants | None = None) -> Grid:
+    """Lay the rows of one metric out by a key and by window, versions pooled."""
+    windows = starts(table) if windows is None else windows
+    rows, found = _positions(table[by])
+    columns = np.searchsorted(windows, _instants(table["window_start"]))
+    shape = (len(found), len(windows))
+    cell = rows * shape[1] + columns
+    n = np.nan_to_num(_floats(table["n"]))
+
+    def mean(name: str) -> FloatArray:
+        values = _floats(table[name])
+        weight = np.where(np.isnan(values), 0.0, np.maximum(n, 1.0))
+        total = _sums(cell, weight * np.nan_to_num(values), shape[0] * shape[1])
+        return _ratio(total, _sums(cell, weight, shape[0] * shape[1])).reshape(shape)
+
+    return Grid(
+        names=tuple(found),
+        starts=windows,
+        value=mean("value"),
+        lower=mean("lower"),
+        upper=mean("upper"),
+        floor=mean("noise_floor"),
+        reference=mean("reference_value"),
+        share=mean("label_share"),
+        n=_sums(cell, n, shape[0] * shape[1]).reshape(shape),
+    )
+
+
+def registered(metric: str) -> Metric | None:
+    """Find a metric in the registry; None for one that this process does not know."""
+    from tidegauge import metrics  # noqa: PLC0415 - the registry is big, and only pages ask
+
+    try:
+        return metrics.get(metric)
+    except ValueError:
+        return None
+
+
+def rows_by_window(table: pa.Table) -> tuple[Instants, FloatArray]:
+    """Rows of the whole traffic in each window, as the metrics counted them."""
+    windows = starts(table)
+    whole = select(table, segment=ALL).select(["version", "window_start", "n"])
+    most = whole.group_by(["version", "window_start"]).aggregate([("n", "max")])
+    columns = np.searchsorted(windows, _instants(most["window_start"]))
+    counts = np.nan_to_num(_floats(most["n_max"]))
+    return windows, _sums(columns, counts, len(windows))
+
+
+def leading_drift(table: pa.Table) -> str | None:
+    """Choose the drift metric to rank by: PSI if it is there, else one with a noise floor."""
+    floors = names(table.filter(table["noise_floor"].is_valid()), "metric")
+    known = [
+        name for name in names(table, "metric") if _is(name, "drift") and _is(name, "higher")
+    ] or floors
+    return next((name for name in (*LEADING, *known) if name in known), None)
+
+
+def drift_ranking(
+    table: pa.Table, *, metric: str | None = None, companions: Sequence[str] = ()
+) -> list[Drift]:
+    """Columns by how far they have moved above their noise floor, the furthest first.
+
+    >>> import pyarrow as pa
+    >>> table = pa.table({"metric": ["psi", "psi"], "column": ["a", "b"], "segment": ["all", "all"],
+    ...                   "value": [0.1, 0.3], "noise_floor": [0.01, 0.02], "n": [100, 100]})
+    >>> [(drift.column, round(drift.ratio)) for drift in drift_ranking(tidy(table))]
+    [('b', 15), ('a', 10)]
+    """
+    whole = select(table, segment=ALL)
+    metric = metric or leading_drift(whole)
+    if metric is None:
+        return []
+    windows = starts(table)
+
+    def lay(name: str) -> Grid:
+        rows = select(whole, metric=name)
+        return grid(rows.filter(rows["column"].is_valid()), by="column", windows=windows)
+
+    found = lay(metric)
+    others = {name: lay(name) for name in companions}
+    means = {
+        name: dict(zip(other.names, other.over_time(other.value).tolist(), strict=True))
+        for name, other in others.items()
+    }
+    values, floors = found.over_time(found.value), found.over_time(found.floor)
+    peaks = _peaks(found.value)
+    ranking = [
+        Drift(
+            column=str(column),
+            metric=metric,
+            value=float(values[i]),
+            floor=float(floors[i]),
+            companions={name: mean.get(column, np.nan) for name, mean in means.items()},
+            series=found.value[i],
+            peak=float(found.value[i, peaks[i]]),
+            peak_start=windows[peaks[i]],
+        )
+        for i, column in enumerate(found.names)
+    ]
+    return sorted(ranking, key=lambda d: (np.isnan(d.excess), -np.nan_to_num(d.excess)))
+
+
+def integrity(table: pa.Table) -> list[Check]:
+    """Integrity checks that found more than the reference in some window, the largest first."""
+    whole = select(table, segment=ALL)
+    windows = starts(table)
+    checks: list[Check] = []
+    for metric in names(whole, "metric"):
+        if not (_is(metric, "integrity") and _is(metric, "higher")):
+            continue
+        found = grid(select(whole, metric=metric), by="column", windows=windows)
+        values, references = found.over_time(found.value), found.over_time(found.reference)
+        bar = np.nan_to_num(found.reference)
+        least = np.where(np.isnan(found.lower), found.value, found.lower)
+        above = np.sum(least > bar, axis=1)
+        peaks = _peaks(found.value)
+        checks += [
+            Check(
+                column=column,
+                metric=metric,
+                value=float(values[i]),
+                reference=float(references[i]),
+                series=found.value[i],
+                peak=float(found.value[i, peaks[i]]),
+                peak_start=windows[peaks[i]],
+                windows_above=int(above[i]),
+                windows=int(np.isfinite(found.value[i]).sum()),
+            )
+            for i, column in enumerate(found.names)
+            if above[i] and values[i] > np.nan_to_num(references[i])
+        ]
+    return sorted(checks, key=lambda check: -check.excess)
+
+
+def performance(table: pa.Table) -> list[Score]:
+    """Metrics of the whole traffic that wait for labels, those people ask for first on top."""
+    rows = select(table, segment=ALL, column=None)
+    rows = rows.filter(rows["label_share"].is_valid())
+    if not rows.num_rows:
+        return []
+    found = grid(rows, by="metric", windows=starts(table))
+    means = {
+        name: found.over_time(getattr(found, name))
+        for name in ("value", "lower", "upper", "reference", "share")
+    }
+    single = len(found.starts) == 1
+    scores = [
+        Score(
+            metric=str(metric),
+            value=float(means["value"][i]),
+            lower=float(means["lower"][i]) if single else float("nan"),
+            upper=float(means["upper"][i]) if single else float("nan"),
+            reference=float(means["reference"][i]),
+            share=float(means["share"][i]),
+            n=int(found.n[i].sum()),
+            series=found.value[i],
+        )
+        for i, metric in enumerate(found.names)
+        if metric not in COUNTS
+    ]
+    order = {name: place for place, name in enumerate(HEADLINES)}
+    return sorted(scores, key=lambda score: order.get(score.metric, len(order)))
+
+
+def segments(table: pa.Table, *, headline: str | None = None) -> list[Segment]:
+    """Segments by the drift of the column that moved most in them, the furthest first."""
+    metric = leading_drift(table)
+    drift = _pooled(select(table, metric=metric or ()), ["segment", "column"])
+    scores = _pooled(select(table, metric=headline or (), column=None), ["segment"])
+    score = {row["segment"]: row for row in scores}
+    worst: dict[str, Segment] = {}
+    for row in drift or scores:
+        name = row["segment"]
+        mine = score.get(name, {})
+        candidate = Segment(
+            name=name,
+            n=row["n"],
+            column=row.get("column"),
+            value=row["value"] if drift else np.nan,
+            floor=row["noise_floor"],
+            performance=mine.get("value", np.nan),
+            reference=mine.get("reference_value", np.nan),
+            share=mine.get("label_share", np.nan),
+        )
+        if name not in worst or candidate.excess > worst[name].excess:
+            worst[name] = candidate
+    apart = [segment for name, segment in worst.items() if name != ALL]
+    return sorted(apart, key=lambda segment: -segment.excess)
+
+
+def _is(metric: str, what: str) -> bool:
+    known = registered(metric)
+    return known is not None and what in (known.family, known.worse)
+
+
+def _pooled(table: pa.Table, keys: list[str]) -> list[dict[str, Any]]:
+    means = ("value", "noise_floor", "reference_value", "label_share")
+    n = pc.cast(pc.fill_null(table["n"], 0), pa.float64())
+    columns = {key: table[key] for key in keys} | {"n": n}
+    for name in means:
+        weight = pc.multiply(pc.max_element_wise(n, 1.0), pc.cast(table[name].is_valid(), "double"))
+        columns |= {
+            name: pc.multiply(weight, pc.fill_null(table[name], 0.0)),
+            f"{name}_weight": weight,
+        }
+    sums = [(name, "sum") for name in columns if name not in keys]
+    pooled = pa.table(columns).group_by(keys).aggregate(sums).to_pylist()
+    return [
+        {key: row[key] for key in keys}
+        | {"n": int(row["n_sum"])}
+        | {
+            name: row[f"{name}_sum"] / weight if (weight := row[f"{name}_weight_sum"]) else np.nan
+            for name in means
+        }
+        for row in pooled
+    ]
+
+
+def _has(keys: pa.ChunkedArray, wanted: str | Collection[str] | None) -> pa.ChunkedArray:
+    if wanted is None:
+        return keys.is_null()
+    codes = pa.chunked_array([chunk.indices for chunk in keys.chunks], pa.int32())
+    asked = pa.array([wanted] if isinstance(wanted, str) else list(wanted), pa.string())
+    known = pc.index_in(asked, value_set=keys.chunk(0).dictionary).drop_null()
+    return pc.is_in(codes, value_set=known)
+
+
+def _positions(keys: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | None]]:
+    """Place of each row's key among the distinct keys, and those; null is a key like any other."""
+    if not len(keys):
+        return np.zeros(0, np.int64), []
+    words = [*keys.chunk(0).dictionary.to_pylist(), None]
+    codes = np.concatenate(
+        [chunk.indices.fill_null(len(words) - 1).to_numpy() for chunk in keys.chunks]
+    )
+    used, places = np.unique(codes, return_inverse=True)
+    return places.astype(np.int64), [words[code] for code in used]
+
+
+def _instants(column: pa.ChunkedArray | pa.Array) -> Instants:
+    return np.asarray(column.cast(pa.timestamp("us"))).astype("datetime64[us]")
+
+
+def _floats(column: pa.ChunkedArray) -> FloatArray:
+    return np.asarray(column.cast(pa.float64()), dtype=np.float64)
+
+
+def _sums(cell: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:
+    return np.bincount(cell, values, minlength=size).astype(np.float64)
+
+
+def _peaks(values: FloatArray) -> NDArray[np.intp]:
+    return (
+        np.argmax(np.where(np.isnan(values), -np.inf, values), axis=1)
+        if values.size
+        else (np.zeros(len(values), np.intp))
+    )
+
+
+def _ratio(total: FloatArray, weight: FloatArray) -> FloatArray:
+    share: FloatArray = np.full(np.shape(total), np.nan)
+    np.divide(total, weight, out=share, where=weight > 0)
+    return share
