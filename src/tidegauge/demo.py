@@ -9,17 +9,23 @@ order: a prediction at scheduled departure, its label at landing.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyarrow import csv
+
+import tidegauge as tg
+from tidegauge import cli
 
 MINUTE = 60_000_000  # timestamps are microseconds
 DAY = 24 * 60 * MINUTE
@@ -264,3 +270,241 @@ def ticks(flights: pa.Table, *, minutes: int = 15) -> Iterator[Tick]:
 def one_batch(table: pa.Table) -> pa.RecordBatch:
     """All rows as one record batch, so that a slice of it copies nothing."""
     return table.combine_chunks().to_batches()[0]
+
+
+# --- the run -------------------------------------------------------------------------------------
+
+FIT, LOG, LABEL, METRICS = "fit the reference", "log predictions", "log labels", "metrics"
+ENGINE = (FIT, LOG, LABEL, METRICS)
+Cells: TypeAlias = dict[tuple[str | None, str, datetime], dict[str, Any]]
+QUALITY = ["accuracy", "roc_auc", "precision", "recall", "brier_score", "log_loss"]
+
+
+class Stopwatch:
+    """Seconds spent in each step, in the order in which the steps began."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        """Add the time until the block ends to a step."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + perf_counter() - start
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a run of the demo leaves behind."""
+
+    monitor: tg.Monitor
+    months: pa.Table  # metrics of each calendar month, the whole traffic
+    seconds: dict[str, float]
+    batches: int
+    nanoseconds_per_value: float  # of one `log` of all the predictions
+
+    @property
+    def engine_seconds(self) -> float:
+        """Time the engine itself took."""
+        return sum(self.seconds[step] for step in ENGINE)
+
+
+def schema() -> tg.Schema:
+    """Say which column plays which role."""
+    return tg.Schema(
+        task="binary",
+        prediction_id="flight_id",
+        timestamp="scheduled_departure",
+        model_version="version",
+        features={
+            **{name: tg.categorical() for name in CATEGORICAL},
+            **{name: tg.numeric() for name in NUMERIC},
+        },
+        prediction_score="p_late",
+        threshold=THRESHOLD,
+        label="late",
+        segments=SEGMENTS,
+    )
+
+
+def watch_over(reference: tg.Reference) -> tg.Monitor:
+    """Start a monitor with daily windows, in which a label may come up to two days late."""
+    return tg.Monitor(reference, window="1d", lateness="48h", model="flights")
+
+
+def replay(
+    monitor: tg.Monitor,
+    flights: pa.Table,
+    *,
+    minutes: int = 15,
+    stopwatch: Stopwatch | None = None,
+    tell: Callable[[Tick], None] = lambda _: None,
+) -> int:
+    """Send the scored flights through a monitor in event-time order; count the micro-batches."""
+    stopwatch = stopwatch or Stopwatch()
+    batches = 0
+    for tick in ticks(flights, minutes=minutes):
+        if tick.predictions.num_rows:
+            batches += 1
+            with stopwatch.time(LOG):
+                monitor.log(tick.predictions)
+        if tick.labels.num_rows:
+            batches += 1
+            with stopwatch.time(LABEL):
+                monitor.label(tick.labels)
+        tell(tick)
+    return batches
+
+
+def run(*, out: Path, minutes: int = 15, screen: Any = None) -> Run:
+    """Train, fit, replay, measure, write the report; `screen`, a rich console, shows progress."""
+    stopwatch = Stopwatch()
+    with stopwatch.time("read the flights"):
+        train, held_out, live = split(load_flights())
+    with stopwatch.time("train the champion"):
+        champion = Champion.train(train)
+    with stopwatch.time("score the flights"):
+        held_out, live = champion.score(held_out), champion.score(live)
+    with stopwatch.time(FIT):
+        reference = tg.Reference.fit(held_out, schema())
+        monitor = watch_over(reference)
+    with progress(monitor, live, screen) as tell:
+        batches = replay(monitor, live, minutes=minutes, stopwatch=stopwatch, tell=tell)
+    with stopwatch.time(METRICS):
+        months = monitor.metrics(window="1mo", segments="all")
+        report = monitor.report()
+    with stopwatch.time("write the page"):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        report.to_html(out)
+    at_once = Stopwatch()
+    with at_once.time(LOG):
+        watch_over(reference).log(one_batch(live.drop_columns(["late", "landed"])))
+    values = live.num_rows * len(FEATURES)
+    return Run(monitor, months, stopwatch.seconds, batches, at_once.seconds[LOG] / values * 1e9)
+
+
+@contextmanager
+def progress(
+    monitor: tg.Monitor, flights: pa.Table, screen: Any
+) -> Iterator[Callable[[Tick], None]]:
+    """Show the replay while it runs: date, predictions, matched, pending, events a second."""
+    if screen is None:
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(None),
+        TextColumn("{task.fields[counts]}"),
+    ]
+    total = 2 * flights.num_rows - flights["late"].null_count
+    with Progress(*columns, console=screen, auto_refresh=False, expand=True) as bar:
+        task = bar.add_task("2013", total=total, counts="")
+        done, shown, started = 0, 0.0, perf_counter()
+
+        def tell(tick: Tick) -> None:
+            nonlocal done, shown
+            done += tick.predictions.num_rows + tick.labels.num_rows
+            now = perf_counter()
+            if now - shown < 0.1 and done < total:
+                return
+            shown, account = now, monitor.account
+            counts = (
+                f"{account.predictions:,} predictions, {account.matched:,} matched, "
+                f"{account.pending:,} pending, {done / (now - started):,.0f} events/s"
+            )
+            date = np.datetime64(tick.end, "us").item()
+            bar.update(
+                task, completed=done, description=f"{date:%d %b}", counts=counts, refresh=True
+            )
+
+        yield tell
+
+
+def document(run: Run) -> dict[str, Any]:
+    """Say what a run found, for programs."""
+    return {
+        "account": run.monitor.account.to_dict(),
+        "seconds": {step: round(seconds, 3) for step, seconds in run.seconds.items()},
+        "engine_seconds": round(run.engine_seconds, 3),
+        "engine_share": round(run.engine_seconds / sum(run.seconds.values()), 4),
+        "micro_batches": run.batches,
+        "log_nanoseconds_per_value": round(run.nanoseconds_per_value, 2),
+        "months": run.months.to_pylist(),
+    }
+
+
+def show(run: Run, out: Path) -> Iterator[Any]:
+    """Show what a run found, for people."""
+    yield from cli.show_account(run.monitor.account)
+    cells = {
+        (row["column"], row["metric"], row["window_start"]): row for row in run.months.to_pylist()
+    }
+    months = sorted({start for _, _, start in cells})
+    yield show_months(cells, months)
+    yield show_drift(cells, months)
+    yield from cli.show_integrity(run.months, limit=12)
+    yield show_seconds(run)
+    yield f"wrote {out}"
+
+
+def show_months(cells: Cells, months: list[datetime]) -> Any:
+    """Show traffic, the column that moved most, and the champion's quality month by month."""
+
+    def of(metric: str, month: datetime, field: str = "value") -> Any:
+        return cells[None, metric, month][field]
+
+    first = months[0]
+    rows = [
+        ["held-out days", f"{of('accuracy', first, 'n_reference'):,}", "", ""]
+        + [cli.number(of(name, first, "reference_value")) for name in QUALITY]
+    ]
+    for month in months:
+        psi = {name: cells[name, "psi", month]["value"] for name in FEATURES}
+        top = max(psi, key=lambda name: psi[name])
+        rows.append(
+            [
+                f"{month:%B}",
+                f"{of('row_count', month):,.0f}",
+                cli.percent(of("accuracy", month, "label_share")),
+                f"{top} {psi[top]:.2f}",
+                *(cli.number(of(name, month)) for name in QUALITY),
+            ]
+        )
+    head = ["<month", "flights", "labels", "<top drift, PSI", *QUALITY]
+    return cli.grid("The champion, month by month", head, rows)
+
+
+def show_drift(cells: Cells, months: list[datetime], *, limit: int = 10) -> Any:
+    """Show the PSI of the columns that moved most, beside the most that chance would give."""
+    psi = {name: [cells[name, "psi", month]["value"] for month in months] for name in FEATURES}
+    chance = {
+        name: max(cells[name, "psi", month]["noise_floor"] for month in months) for name in FEATURES
+    }
+    ranked = sorted(FEATURES, key=lambda name: max(psi[name]), reverse=True)[:limit]
+    rows = [
+        [name, *(f"{value:.2f}" for value in psi[name]), f"{chance[name]:.3f}"] for name in ranked
+    ]
+    head = ["<PSI", *(f"{month:%b}" for month in months), "by chance"]
+    return cli.grid("Drift: the ten columns that moved most", head, rows)
+
+
+def show_seconds(run: Run) -> Any:
+    """Show where the time went, and the engine's share of it."""
+    total = sum(run.seconds.values())
+    rows = [
+        [step, "engine" if step in ENGINE else "", f"{seconds:.2f}", f"{seconds / total:.1%}"]
+        for step, seconds in run.seconds.items()
+    ]
+    rows.append(["all", "", f"{total:.2f}", ""])
+    engine = run.engine_seconds
+    rows.append(["the engine's own", "engine", f"{engine:.2f}", f"{engine / total:.1%}"])
+    title = (
+        f"Time: {run.batches:,} micro-batches; one log of everything takes "
+        f"{run.nanoseconds_per_value:.2f} ns a value"
+    )
+    return cli.grid(title, ["<step", "<", "seconds", "share"], rows)

@@ -1,0 +1,753 @@
+"""The command line: one function per command, tables for people, `--json` for programs.
+
+A command is a function from its parsed options to an `Answer`, registered by `@command`. Bad input
+is one clear line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from importlib import import_module
+from importlib.metadata import version
+from itertools import chain
+from math import inf, isinf
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv, ipc, parquet
+
+import tidegauge as tg
+from tidegauge import metrics as registry
+
+ROWS = 1 << 17  # rows of a parquet batch in memory at a time
+BYTES = 1 << 24  # bytes of a csv block
+FAILURE = 2
+NONE = "-"  # where a table has no value
+SHORT = {  # drift metrics that the tables show, and what their heads call them
+    "psi": "PSI",
+    "jensen_shannon_distance": "JS",
+    "kolmogorov_smirnov": "KS",
+    "normalized_wasserstein_distance": "W/std",
+    "l_infinity": "L∞",
+}
+PERFORMANCE = [
+    "accuracy",
+    "roc_auc",
+    "precision",
+    "recall",
+    "log_loss",
+    "brier_score",
+    "macro_f1",
+    "r2",
+    "mae",
+    "rmse",
+]
+
+
+class UsageError(ValueError):
+    """What was asked for cannot be done; the message is the one line the user sees."""
+
+
+# --- the frame: commands, options, answers -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command found: a document for `--json`, and what to show in a terminal."""
+
+    document: dict[str, Any]
+    show: Callable[[], Iterable[Any]]  # rich renderables; called without --json only
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One argument of a command, in argparse's words."""
+
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A function of parsed options; its docstring is the help."""
+
+    run: Callable[[argparse.Namespace], Answer]
+    options: tuple[Option, ...]
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def option(*names: str, **settings: Any) -> Option:
+    """Describe one argument: the words of `argparse.ArgumentParser.add_argument`."""
+    return Option(names, settings)
+
+
+def command(*options: Option) -> Callable[[Callable[[argparse.Namespace], Answer]], Any]:
+    """Register a function as the command of its own name."""
+
+    def register(run: Callable[[argparse.Namespace], Answer]) -> Any:
+        COMMANDS[run.__name__] = Command(run, options)
+        return run
+
+    return register
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave."""
+        self.exit(FAILURE, f"{self.prog}: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Build the parser of every registered command."""
+    whole = Parser(prog="tidegauge", description="Watch models in production.")
+    whole.add_argument("--version", action="version", version=f"tidegauge {version('tidegauge')}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, entry in COMMANDS.items():
+        text = entry.run.__doc__ or ""
+        one = commands.add_parser(
+            name, help=text.split("\n")[0].rstrip("."), description=re.sub(r"\s+", " ", text)
+        )
+        for item in entry.options:
+            one.add_argument(*item.names, **item.settings)
+        one.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return whole
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    name = "tidegauge"
+    try:
+        options = parser().parse_args(arguments)
+        name = f"tidegauge {options.command}"
+        answer = COMMANDS[options.command].run(options)
+        if options.json:
+            json.dump(answer.document, sys.stdout, default=plain, allow_nan=False)
+            sys.stdout.write("\n")
+        else:
+            out = console()
+            for part in answer.show():
+                out.print(part)
+    except SystemExit as stop:  # argparse has said what there is to say
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{name}: interrupted\n")
+        return 130
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UsageError, tg.SchemaError, tg.DataError, OSError) as error:
+        sys.stderr.write(f"{name}: {one_line(error)}\n")
+        return FAILURE
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """Flatten an error's message."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+
+
+def plain(value: Any) -> Any:
+    """Write what JSON has no word for."""
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)
+
+
+def extra(module: str, *, name: str) -> Any:
+    """Import a part that is not among the base dependencies."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        wanted = f"pip install 'tidegauge[{name}]'"
+        raise UsageError(f"{error.name} is needed here and not installed: {wanted}") from None
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Open a rich console."""
+    screen = extra("rich.console", name="cli").Console(stderr=stderr, highlight=False)
+    if not screen.is_terminal:
+        screen.width = 140  # a file or a pipe has no width of its own
+    return screen
+
+
+def grid(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Any:
+    """Lay out a rich table; columns whose name begins with `<` are text, the others numbers."""
+    box = extra("rich.box", name="cli")
+    table = extra("rich.table", name="cli").Table(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for column in columns:
+        text = column.startswith("<")
+        table.add_column(column.lstrip("<"), justify="left" if text else "right", no_wrap=not text)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def number(value: float | None, *, digits: int = 3) -> str:
+    """Write a value for people; a dash where there is none."""
+    if value is None:
+        return NONE
+    if value != 0 and abs(value) < 0.5 * 10**-digits:
+        return f"{value:.0e}"
+    return f"{value:,.{digits}f}"
+
+
+def allowed(kind: str, given: Iterable[str], names: Iterable[str]) -> None:
+    """Refuse a name that is not among the allowed ones."""
+    known = list(names)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UsageError(f"unknown {kind} {name!r}{hint}; known: {', '.join(known)}")
+
+
+def words(text: str) -> list[str]:
+    """Split `a,b` into names; a comma in brackets, as in `psi(a=1, b=2)`, belongs to the name."""
+    names = [name.strip() for name in re.split(r",(?![^(]*\))", text) if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("no name given")
+    return names
+
+
+# --- tables in files -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A table in a file, read in record batches of bounded size; `total` is in the steps' unit."""
+
+    schema: pa.Schema
+    total: int
+    steps: Iterator[tuple[int, pa.RecordBatch]] = field(repr=False)
+
+
+def open_parquet(path: Path) -> Source:
+    """Read a few row groups at a time."""
+    file = parquet.ParquetFile(path)
+    steps = ((batch.num_rows, batch) for batch in file.iter_batches(batch_size=ROWS))
+    return Source(file.schema_arrow, file.metadata.num_rows, steps)
+
+
+def open_csv(path: Path) -> Source:
+    """Read block by block; the first block decides the types."""
+    reader = csv.open_csv(path, read_options=csv.ReadOptions(block_size=BYTES))
+    total = path.stat().st_size
+    return Source(reader.schema, total, ((min(BYTES, total), batch) for batch in reader))
+
+
+def open_arrow(path: Path) -> Source:
+    """Map an Arrow IPC file, or read an IPC stream."""
+    mapped = pa.memory_map(str(path))
+    try:
+        file = ipc.open_file(mapped)
+    except pa.ArrowInvalid:
+        mapped.seek(0)
+        stream = ipc.open_stream(mapped)
+        return Source(stream.schema, path.stat().st_size, ((b.nbytes, b) for b in stream))
+    count = file.num_record_batches
+    return Source(file.schema, count, ((1, file.get_batch(at)) for at in range(count)))
+
+
+OPENERS: dict[str, Callable[[Path], Source]] = {
+    ".parquet": open_parquet,
+    ".csv": open_csv,
+    ".arrow": open_arrow,
+    ".feather": open_arrow,
+    ".ipc": open_arrow,
+}
+
+
+def open_source(path: Path) -> Source:
+    """Open a table by the ending of its name."""
+    allowed("file ending", [path.suffix.lower()], OPENERS)
+    if not path.is_file():
+        raise UsageError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+    try:
+        return OPENERS[path.suffix.lower()](path)
+    except pa.ArrowException as error:
+        raise UsageError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Opens tables, and shows how far their reading has come where somebody is looking."""
+
+    bar: Any  # rich.progress.Progress, or None
+
+    def table(self, path: Path, columns: Iterable[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches of a file, at least one."""
+        source = open_source(path)
+        allowed("column", columns or (), source.schema.names)
+        return self.batches(path, source)
+
+    def batches(self, path: Path, source: Source) -> Iterator[pa.RecordBatch]:
+        """Yield and count."""
+        task = self.bar.add_task(path.name, total=source.total) if self.bar else None
+        empty = True
+        try:
+            for size, batch in source.steps:
+                yield batch
+                empty = False
+                if self.bar:
+                    self.bar.advance(task, size)
+        except pa.ArrowException as error:
+            raise UsageError(f"{path}: cannot be read: {one_line(error)}") from None
+        if empty:
+            yield pa.RecordBatch.from_pylist([], schema=source.schema)
+
+
+@contextmanager
+def reader(options: argparse.Namespace) -> Iterator[Reader]:
+    """Open a `Reader`: progress on stderr, none with `--json` or where nobody is looking."""
+    if options.json or not sys.stderr.isatty():
+        yield Reader(None)
+        return
+    progress = extra("rich.progress", name="cli")
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.TimeRemainingColumn(),
+        console=console(stderr=True),
+        transient=True,
+    ) as bar:
+        yield Reader(bar)
+
+
+# --- reports -------------------------------------------------------------------------------------
+
+
+def report_document(report: Any) -> dict[str, Any]:
+    """Say everything a report holds, one JSON document."""
+    return {
+        "title": report.title,
+        "settings": dict(report.settings),
+        "account": report.account.to_dict() if report.account else None,
+        "metrics": report.to_arrow().to_pylist(),
+    }
+
+
+def family_rows(table: pa.Table, family: str) -> list[dict[str, Any]]:
+    """Pick one family's rows of the whole traffic from a tidy metric table."""
+    names = [name for name in registry.names() if registry.get(name).family == family]
+    chosen = pc.and_(
+        pc.is_in(table["metric"].cast(pa.string()), pa.array(names, pa.string())),
+        pc.equal(table["segment"].cast(pa.string()), "all"),
+    )
+    rows: list[dict[str, Any]] = table.filter(chosen).to_pylist()
+    return rows
+
+
+def cells(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gather the rows of one column, version and window into one cell: metric -> row."""
+    gathered: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["column"], row["version"], row["window_start"])
+        gathered.setdefault(key, {})[row["metric"]] = row
+    return list(gathered.values())
+
+
+def height(cell: dict[str, Any], metric: str) -> float:
+    """Read a value to rank by; below all others where there is none."""
+    row = cell.get(metric)
+    return float("-inf") if row is None or row["value"] is None else float(row["value"])
+
+
+def show_drift(table: pa.Table, *, limit: int = 30) -> Iterator[Any]:
+    """Show each column in the window where it moved most, next to what chance alone would give."""
+    found = cells(family_rows(table, "drift"))
+    names = [name for name in SHORT if any(name in cell for cell in found)]
+    names = names or sorted({name for cell in found for name in cell})[:5]
+    worst: dict[str, dict[str, Any]] = {}
+    for cell in found:
+        column = next(iter(cell.values()))["column"]
+        if column not in worst or height(cell, names[0]) > height(worst[column], names[0]):
+            worst[column] = cell
+    ranked = sorted(worst.items(), key=lambda item: height(item[1], names[0]), reverse=True)
+    if not ranked:
+        return
+    dated = any(row["window_start"] for cell in worst.values() for row in cell.values())
+    head = ["<column", *(["<worst window"] if dated else [])]
+    head += [
+        *(SHORT.get(name, name) for name in names),
+        f"{SHORT.get(names[0], names[0])} by chance",
+        "rows",
+    ]
+    rows = []
+    for column, cell in ranked[:limit]:
+        lead = cell.get(names[0]) or next(iter(cell.values()))
+        row = [column, *([moment(lead["window_start"])] if dated else [])]
+        row += [number(cell[name]["value"]) if name in cell else NONE for name in names]
+        rows.append([*row, number(lead["noise_floor"], digits=4), f"{lead['n']:,}"])
+    more = f", first {limit} of {len(ranked)} columns" if len(ranked) > limit else ""
+    yield grid(f"Drift{more}", head, rows)
+
+
+def show_integrity(table: pa.Table, *, limit: int = 20) -> Iterator[Any]:
+    """Show the integrity values that are worse than the reference's, each in its worst window."""
+    worst: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
+    for row in family_rows(table, "integrity"):
+        if row["value"] is None or registry.get(row["metric"]).worse != "higher":
+            continue
+        excess = row["value"] - (row["reference_value"] or 0.0)
+        key = (row["column"] or NONE, row["metric"])
+        if excess > 0 and (key not in worst or excess > worst[key][0]):
+            worst[key] = (excess, row)
+    ranked = sorted(worst.items(), key=lambda item: item[1][0], reverse=True)
+    rows = [
+        [
+            column,
+            metric,
+            moment(row["window_start"]),
+            number(row["reference_value"], digits=4),
+            number(row["value"], digits=4),
+            f"{row['n']:,}",
+        ]
+        for (column, metric), (_, row) in ranked[:limit]
+    ]
+    if not rows:
+        rows = [[NONE, "nothing worse than in the reference", "", "", "", ""]]
+    more = f", first {limit} of {len(ranked)}" if len(ranked) > limit else ""
+    head = ["<column", "<check", "<worst window", "reference", "value", "rows"]
+    yield grid(f"Integrity: worse than the reference{more}", head, rows)
+
+
+def show_performance(table: pa.Table, *, limit: int = 40) -> Iterator[Any]:
+    """Show model quality window by window, with the share of labels it rests on."""
+    found = [
+        cell
+        for cell in cells(family_rows(table, "performance"))
+        if next(iter(cell.values()))["column"] is None
+    ]
+    names = [
+        name for name in PERFORMANCE if any(height(cell, name) > float("-inf") for cell in found)
+    ]
+    if not names:
+        return
+    ordered = sorted(found, key=lambda cell: str(next(iter(cell.values()))["window_start"]))
+    rows = []
+    for cell in ordered[-limit:]:
+        lead = next(iter(cell.values()))
+        row = [moment(lead["window_start"]), lead["version"] or NONE]
+        row += [number(cell[name]["value"]) if name in cell else NONE for name in names]
+        rows.append([*row, percent(lead["label_share"]), f"{lead['n']:,}"])
+    more = f", last {limit} of {len(ordered)} windows" if len(ordered) > limit else ""
+    yield grid(f"Performance{more}", ["<window", "<version", *names, "label share", "labels"], rows)
+
+
+def show_account(account: Any) -> Iterator[Any]:
+    """Show where every prediction and every label went."""
+    if account is None:
+        return
+    counts = account.to_dict()
+    rows = [[name.replace("_", " "), f"{count:,}"] for name, count in counts.items()]
+    yield grid("Account", ["<events", "count"], rows)
+
+
+def moment(time: datetime | None) -> str:
+    """Write the start of a window."""
+    if time is None:
+        return NONE
+    return f"{time:%Y-%m-%d}" if time.hour == time.minute == 0 else f"{time:%Y-%m-%d %H:%M}"
+
+
+def percent(share: float | None) -> str:
+    """Write a share."""
+    return NONE if share is None else f"{share:.1%}"
+
+
+def show_report(report: Any, html: Path | None) -> Iterator[Any]:
+    """Show a report's tables, and where its page lies."""
+    table = report.to_arrow()
+    yield from show_account(report.account)
+    yield from show_drift(table)
+    yield from show_integrity(table)
+    yield from show_performance(table)
+    if html:
+        yield f"wrote {html}"
+
+
+def write_html(report: Any, path: Path | None) -> None:
+    """Write the report's page where it is wanted."""
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        report.to_html(path)
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+TABLE = f"a table: {', '.join(OPENERS)}"
+HTML = option("--html", type=Path, metavar="OUT", help="write the report as one offline HTML file")
+SCHEMA = option("--schema", type=Path, metavar="TOML", help="the roles of the columns")
+METRICS = option(
+    "--metric",
+    action="extend",
+    type=words,
+    metavar="NAME",
+    help="only these: see `tidegauge metrics`",
+)
+COLUMNS = option(
+    "--columns", action="extend", type=words, metavar="NAME", help="only these columns"
+)
+ROLES = [
+    option("--task", choices=["binary", "multiclass", "regression"]),
+    option("--prediction-id", metavar="COLUMN"),
+    option("--timestamp", metavar="COLUMN"),
+    option("--model-version", metavar="COLUMN"),
+    option(
+        "--prediction-score", metavar="COLUMN", help="multiclass: CLASS=COLUMN,CLASS=COLUMN,..."
+    ),
+    option("--prediction", metavar="COLUMN"),
+    option("--threshold", type=float, metavar="SCORE"),
+    option("--label", metavar="COLUMN"),
+    option("--positive", metavar="LABEL", help="the label that counts as positive"),
+    option("--weight", metavar="COLUMN"),
+    option("--features", type=words, metavar="COLUMNS", help="all others when left out"),
+    option(
+        "--segments",
+        action="append",
+        type=words,
+        metavar="COLUMNS",
+        help="one column, or several (a,b) for their intersections; may be repeated",
+    ),
+    option("--protected", type=words, metavar="COLUMNS"),
+]
+ROLE_NAMES = [item.names[0].lstrip("-").replace("-", "_") for item in ROLES]
+
+
+def roles(options: argparse.Namespace) -> dict[str, Any]:
+    """Collect the roles given as options."""
+    given = {name: getattr(options, name) for name in ROLE_NAMES}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "=" in given.get("prediction_score", ""):
+        pairs = (pair.partition("=") for pair in words(given["prediction_score"]))
+        given["prediction_score"] = {name: column for name, _, column in pairs}
+    if "segments" in given:
+        given["segments"] = [one[0] if len(one) == 1 else tuple(one) for one in given["segments"]]
+    return given
+
+
+def load_schema(path: Path | None) -> Any:
+    """Read a schema, if one is given."""
+    if path is None:
+        return None
+    return tg.Schema.from_toml(path.read_text(encoding="utf-8"))
+
+
+@command(
+    option("reference", type=Path, help=f"what is normal, {TABLE}"),
+    option("current", type=Path, help="what came since"),
+    HTML,
+    SCHEMA,
+    METRICS,
+    COLUMNS,
+)
+def compare(options: argparse.Namespace) -> Answer:
+    """Compare two tables: drift and integrity of every column, next to what chance would give."""
+    check_metrics(options.metric)
+    schema = load_schema(options.schema)
+    with reader(options) as read:
+        reference, current = (
+            pa.Table.from_batches(read.table(path, options.columns))
+            for path in (options.reference, options.current)
+        )
+    report = tg.compare(reference, current, schema, metrics=options.metric, columns=options.columns)
+    write_html(report, options.html)
+    return Answer(report_document(report), lambda: show_report(report, options.html))
+
+
+@command(
+    option("table", type=Path, help=f"what is normal, {TABLE}"),
+    option("--out", type=Path, required=True, metavar="REF.tide"),
+    SCHEMA,
+    *ROLES,
+)
+def fit(options: argparse.Namespace) -> Answer:
+    """Learn what is normal from a table, once: bins, categories, limits, reference sums.
+
+    The table is read in batches, so it may be larger than memory.
+    """
+    given = roles(options)
+    if options.schema and given:
+        raise UsageError("give --schema or the roles as options, not both")
+    with reader(options) as read:
+        batches = read.table(options.table)
+        first = next(batches)
+        allowed("column", mentioned(given), first.schema.names)
+        schema = load_schema(options.schema) or tg.Schema.infer(pa.table(first), **given)
+        reference = tg.Reference.fit((pa.table(batch) for batch in chain([first], batches)), schema)
+    reference.save(options.out)
+    document = {"reference": str(options.out), "schema": schema.to_toml()}
+    return Answer(document, lambda: [f"wrote {options.out}", schema.to_toml()])
+
+
+@command(
+    option("reference", type=Path, help="a file that `tidegauge fit` wrote"),
+    option("table", type=Path, help=f"predictions, {TABLE}"),
+    option("--labels", type=Path, metavar="TABLE", help="outcomes that came later"),
+    option("--window", default="1d", help="10min, 1h, 1d, 30d, 1mo, ...; default 1d"),
+    option("--lateness", default="48h", help="how long a label may take; default 48h"),
+    HTML,
+    METRICS,
+    COLUMNS,
+)
+def report(options: argparse.Namespace) -> Answer:
+    """Log a table of predictions, and their labels, into a monitor and report on every window."""
+    check_metrics(options.metric)
+    reference = tg.Reference.load(options.reference)
+    monitor = tg.Monitor(reference, window=options.window, lateness=options.lateness)
+    with reader(options) as read:
+        for batch in read.table(options.table, options.columns):
+            monitor.log(batch)
+        for batch in read.table(options.labels) if options.labels else ():
+            monitor.label(batch)
+    found = monitor.report(metrics=options.metric, columns=options.columns)
+    write_html(found, options.html)
+    return Answer(report_document(found), lambda: show_report(found, options.html))
+
+
+@command(
+    option("--out", type=Path, default=Path("demo/report.html"), metavar="HTML"),
+    option("--every", type=int, default=15, metavar="MINUTES", help="simulated time in a batch"),
+)
+def demo(options: argparse.Namespace) -> Answer:
+    """Replay nine months of real flights through the engine, with a model trained on three."""
+    from tidegauge import demo as flights
+
+    screen = None if options.json else console()
+    found = flights.run(out=options.out, minutes=options.every, screen=screen)
+    return Answer(flights.document(found), lambda: flights.show(found, options.out))
+
+
+@command()
+def metrics(options: argparse.Namespace) -> Answer:
+    """List every metric: what it means, which way is worse, where it ends."""
+    found = [registry.get(name) for name in registry.names()]
+    rows = [
+        {
+            "name": one.name,
+            "family": one.family,
+            "worse": one.worse,
+            "bounds": [None if isinf(end) else end for end in one.bounds],
+            "tasks": list(one.tasks),
+            "meaning": one.doc,
+        }
+        for one in found
+    ]
+
+    def show() -> Iterator[Any]:
+        lines = [[one.name, one.family, one.worse, interval(one.bounds), one.doc] for one in found]
+        yield grid("Metrics", ["<name", "<family", "<worse", "<range", "<meaning"], lines)
+
+    return Answer({"metrics": rows}, show)
+
+
+@command()
+def devices(options: argparse.Namespace) -> Answer:
+    """Tell what this machine offers, and what the engine makes of it."""
+    from tidegauge import _core
+
+    cpu = {
+        "model": cpu_model(),
+        "cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "instructions": _core.instruction_set(),
+    }
+    cuda, note = cuda_devices()
+
+    def show() -> Iterator[Any]:
+        yield grid(
+            "CPU", ["<", "<"], [[key.replace("_", " "), str(value)] for key, value in cpu.items()]
+        )
+        if cuda:
+            yield grid(
+                "CUDA",
+                ["<name", "memory, GiB", "<capability"],
+                [[str(value) for value in one.values()] for one in cuda],
+            )
+        yield note
+
+    return Answer({"cpu": cpu, "cuda": cuda, "note": note}, show)
+
+
+def check_metrics(names: Iterable[str] | None) -> None:
+    """Refuse a metric that the registry does not know, in its own words."""
+    for name in names or ():
+        try:
+            registry.get(name)
+        except (KeyError, ValueError) as error:
+            raise UsageError(error.args[0]) from None
+
+
+def mentioned(given: dict[str, Any]) -> Iterator[str]:
+    """Name every column that the roles mention."""
+    for role, value in given.items():
+        if role not in ("task", "threshold", "positive"):
+            columns = value.values() if isinstance(value, dict) else value
+            for one in [columns] if isinstance(columns, str) else columns:
+                yield from [one] if isinstance(one, str) else one
+
+
+def interval(bounds: tuple[float, float]) -> str:
+    """Write a range, open where it has no end."""
+    low, high = ("-∞" if end == -inf else "∞" if end == inf else f"{end:g}" for end in bounds)
+    return f"{low} to {high}"
+
+
+def cpu_model() -> str:
+    """Name the processor."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()
+
+
+def cuda_devices() -> tuple[list[dict[str, Any]], str]:
+    """List the CUDA devices that CuPy sees, with a word on what they are used for."""
+    try:
+        runtime = import_module("cupy").cuda.runtime
+    except ImportError:
+        return [], "CUDA: CuPy is not installed, so no device was looked for"
+    try:
+        found = [runtime.getDeviceProperties(at) for at in range(runtime.getDeviceCount())]
+    except runtime.CUDARuntimeError as error:
+        return [], f"CUDA: no device can be used: {one_line(error)}"
+    listed = [
+        {
+            "name": one["name"].decode(),
+            "memory_gib": round(one["totalGlobalMem"] / 2**30, 1),
+            "capability": f"{one['major']}.{one['minor']}",
+        }
+        for one in found
+    ]
+    return listed, f"CUDA: {len(listed)} devices"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
