@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from tidegauge.metrics.inputs import COLUMN_INPUTS, TASKS, Fine, FloatArray
-from tidegauge.metrics.results import Result
+from tidegauge.metrics.results import PerClass, Result
 
 Direction: TypeAlias = Literal["higher", "lower", "either"]
 Function = TypeVar("Function", bound=Callable[..., Result])
@@ -35,6 +35,7 @@ class Form:
     bounds: tuple[float, float]
     noise: Callable[..., FloatArray] | None
     kinds: tuple[str, ...]
+    per_class: bool
 
     @property
     def doc(self) -> str:
@@ -226,6 +227,7 @@ def _read(
         bounds=bounds,
         noise=noise,
         kinds=kinds if set(needs["current"]) & set(COLUMN_INPUTS) else (),
+        per_class=hints.get("return") is PerClass,
     )
 
 

@@ -44,4 +44,4 @@ def kolmogorov_tail(scaled: FloatArray) -> FloatArray:
     large = 2 * ((-1.0) ** (k - 1) * np.exp(-2 * (k * x) ** 2)).sum(axis=-1)
     odd = 2 * k - 1
     small = (np.sqrt(2 * np.pi) / x * np.exp(-((odd * np.pi / x) ** 2) / 8)).sum(axis=-1)
-    return np.where(x[..., 0] < 1, 1 - small, large)
+    return np.asarray(np.where(x[..., 0] < 1, 1 - small, large))

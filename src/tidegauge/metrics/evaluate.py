@@ -1,0 +1,457 @@
+"""From sums to the metric table: every metric once for all windows, segments and columns.
+
+Columns with equal shapes are stacked, a block at a time that fits the processor's cache, so one
+array operation serves many columns and memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tidegauge.metrics.inputs import (
+    Bins,
+    ColumnCounts,
+    Fine,
+    FloatArray,
+    IntArray,
+    Outcomes,
+    Traffic,
+)
+from tidegauge.metrics.registry import Form, Metric, get, names
+from tidegauge.metrics.results import Estimate, PerClass, Proportion, Result, value_of
+from tidegauge.values import METRIC_TABLE
+
+BLOCK_BYTES = 1 << 20  # of counts stacked at a time; temporaries take a few times as much
+
+STATUSES = ("ok", "no data", "no labels", "no reference", "undefined")
+_OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED = range(len(STATUSES))
+_VALUE, _LOWER, _UPPER, _NOISE, _REFERENCE = range(5)
+
+Inputs: TypeAlias = dict[type, Any]  # input type -> the input, arrays [C, R, ...] or [C, 1, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Which window, version and segment each of the R rows of the sums belongs to."""
+
+    window_start: IntArray | None  # [R], microseconds since 1970, UTC
+    window_end: IntArray | None
+    version: npt.NDArray[np.int32]  # [R], index into `versions`
+    versions: tuple[str, ...]
+    segment: npt.NDArray[np.int32]  # [R], index into `segments`
+    segments: tuple[str, ...]
+
+
+class Sums(Protocol):
+    """The sums of R cells, as the metrics ask for them.
+
+    Arrays may be broadcast along R (stride 0), which saves the work of repeating a reference.
+    """
+
+    def bins(self, column: str) -> IntArray:
+        """Coarse bins, [R, B]; the last one counts missing values."""
+
+    def fine(self, column: str) -> Fine:
+        """Fine bins, counts [R, F] and edges [F + 1]; numeric columns and timestamps only."""
+
+    def column_counts(self, column: str) -> ColumnCounts:
+        """Count what the values were, [R] each."""
+
+    def traffic(self) -> Traffic:
+        """Count what arrived, [R] each."""
+
+    def outcomes(self) -> Outcomes | None:
+        """Labelled rows, [R, ...] each; None for a model without a task."""
+
+    def label_share(self) -> FloatArray:
+        """Share of the predictions whose label has arrived, [R]."""
+
+
+class _Asked(NamedTuple):
+    """A metric, and the form of it that serves the inputs at hand."""
+
+    metric: Metric
+    form: Form
+
+    def compute(self, **inputs: Any) -> Result:
+        """Call the function with the chosen options."""
+        return self.form.function(**inputs, **self._options)
+
+    def noise(self, **inputs: Any) -> FloatArray | float:
+        """Value to expect without any change; NaN where the metric does not say."""
+        return self.form.noise(**inputs, **self._options) if self.form.noise else np.nan
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {k: v for k, v in self.metric.chosen.items() if k in self.form.options}
+
+
+class _Part(NamedTuple):
+    """Inputs of one column, or of the whole model, arrays [R, ...] or [1, ...]."""
+
+    column: str | None
+    current: Inputs
+    reference: Inputs
+
+
+class _Block(NamedTuple):
+    """Results of M metrics for C columns in R cells."""
+
+    columns: tuple[str | None, ...]
+    asked: tuple[_Asked, ...]
+    values: FloatArray  # [5, C, M, R]: value, lower, upper, noise floor, reference value
+    n: IntArray  # [2, C, M, R]: current, reference
+    status: npt.NDArray[np.int8]  # [C, M, R]
+
+
+class _Piece(NamedTuple):
+    """The part of a block that belongs to one column."""
+
+    column: str | None
+    asked: tuple[_Asked, ...]
+    values: FloatArray  # [5, M, R]
+    n: IntArray
+    status: npt.NDArray[np.int8]
+
+
+def evaluate(
+    keys: Keys,
+    current: Sums,
+    reference: Sums,
+    *,
+    kinds: Mapping[str, str],
+    task: str | None,
+    model: str,
+    metrics: Sequence[str | Metric] | None = None,
+) -> pa.Table:
+    """Compute metrics from sums, as a tidy table: traffic, columns in their order, performance.
+
+    Parameters
+    ----------
+    keys
+        What the R rows of the sums stand for.
+    current, reference
+        Sums of the cells, and of the reference each is compared with, row by row; a reference row
+        of zeros says there is none.
+    kinds
+        Columns to look at: name -> "numeric", "categorical" or "timestamp".
+    task
+        "binary", "multiclass", "regression", or None: no performance.
+    model
+        Name of the model, for the table.
+    metrics
+        Names, labels or `Metric` objects; every metric that applies unless given.
+    """
+    chosen = [m if isinstance(m, Metric) else get(m) for m in (metrics or names())]
+    serving = {
+        target: tuple(_Asked(m, form) for m in chosen if (form := m.form_for(target)))
+        for target in dict.fromkeys((None, *kinds.values(), task))
+    }
+    if metrics:
+        _check_served(chosen, serving)
+    rows = keys.segment.size
+    traffic = _Part(None, _arrived(current), _arrived(reference))
+    outcomes = _Part(None, _labelled(current), _labelled(reference))
+    columns = _pieces(_column_blocks(kinds, serving, current, reference, rows))
+    position: dict[str | None, int] = {column: place for place, column in enumerate(kinds)}
+    pieces = [
+        *_pieces(_model_blocks(traffic, serving[None], rows)),
+        *sorted(columns, key=lambda piece: position[piece.column]),
+        *_pieces(_model_blocks(outcomes, serving[task] if task else (), rows)),
+    ]
+    return _table(keys, pieces, current.label_share(), model)
+
+
+def _check_served(
+    chosen: Sequence[Metric], serving: Mapping[str | None, tuple[_Asked, ...]]
+) -> None:
+    served = {asked.metric.name for group in serving.values() for asked in group}
+    for metric in chosen:
+        if metric.name not in served:
+            wanted = sorted({t for form in metric.forms for t in form.tasks or form.kinds})
+            there = sorted(target for target in serving if target)
+            raise ValueError(
+                f"metric {metric.name!r} is for {' or '.join(wanted)}; this model has only "
+                f"{' and '.join(there) or 'traffic'}"
+            )
+
+
+# Inputs: fetched a column at a time, then stacked to [C, R, ...].
+
+
+def _arrived(sums: Sums) -> Inputs:
+    return {Traffic: sums.traffic()}
+
+
+def _labelled(sums: Sums) -> Inputs:
+    outcomes = sums.outcomes()
+    return {} if outcomes is None else {type(outcomes): outcomes}
+
+
+def _of_column(sums: Sums, column: str, asked: tuple[_Asked, ...]) -> Inputs:
+    needed = {kind for each in asked for kind in each.form.needs}
+    inputs: Inputs = {}
+    if Bins in needed:
+        inputs[Bins] = Bins(sums.bins(column))
+    if Fine in needed:
+        inputs[Fine] = sums.fine(column)
+    if ColumnCounts in needed:
+        inputs[ColumnCounts] = sums.column_counts(column)
+    return inputs
+
+
+def _stacked(inputs: Sequence[Inputs]) -> Inputs:
+    """One set of inputs for many columns."""
+    return {kind: _stack([each[kind] for each in inputs]) for kind in inputs[0]}
+
+
+def _stack(parts: Sequence[Any]) -> Any:
+    """One input of many columns: arrays [R, ...] become [C, R, ...], fine edges [C, 1, F + 1]."""
+    first = parts[0]
+    arrays = {}
+    for name, array in _arrays(first):
+        if name != "edges":
+            arrays[name] = np.stack([_once(getattr(part, name)) for part in parts])
+        elif isinstance(first, Fine):
+            arrays[name] = np.stack([part.edges for part in parts])[:, None]
+        else:
+            arrays[name] = array
+    return replace(first, **arrays)
+
+
+def _arrays(each: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Fields that are arrays with at least one dimension."""
+    for field in fields(each):
+        value = getattr(each, field.name)
+        if isinstance(value, np.ndarray) and value.ndim:
+            yield field.name, value
+
+
+def _once(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Keep a single row of an array that repeats it."""
+    return array[:1] if array.strides[0] == 0 else array
+
+
+def _in_cells(inputs: Inputs, cells: slice) -> Inputs:
+    """Take the inputs of some cells; an array with a single row serves them all."""
+    return {kind: _take(each, cells) for kind, each in inputs.items()}
+
+
+def _take(each: Any, cells: slice) -> Any:
+    arrays = {
+        name: array[:, cells]
+        for name, array in _arrays(each)
+        if name != "edges" and array.shape[1] > 1
+    }
+    return replace(each, **arrays)
+
+
+def _shapes(inputs: Inputs) -> tuple[Any, ...]:
+    return tuple(_once(each.counts).shape for each in inputs.values() if hasattr(each, "counts"))
+
+
+def _bytes(inputs: Inputs) -> int:
+    """Size of the largest array."""
+    return max(array.nbytes for each in inputs.values() for _, array in _arrays(each))
+
+
+# Blocks: the metrics of some columns in all cells.
+
+
+def _column_blocks(
+    kinds: Mapping[str, str],
+    serving: Mapping[str | None, tuple[_Asked, ...]],
+    current: Sums,
+    reference: Sums,
+    rows: int,
+) -> Iterator[_Block]:
+    """Measure columns of one kind and shape together, as soon as they fill a block."""
+    waiting: dict[Any, list[_Part]] = defaultdict(list)
+    for column, kind in kinds.items():
+        asked = serving[kind]
+        if not asked:
+            continue
+        part = _Part(
+            column, _of_column(current, column, asked), _of_column(reference, column, asked)
+        )
+        group = waiting[kind, _shapes(part.current), _shapes(part.reference)]
+        group.append(part)
+        if len(group) * _bytes(part.current) >= BLOCK_BYTES:
+            yield _measured(group, asked, rows)
+            group.clear()
+    for (kind, *_), group in waiting.items():
+        if group:
+            yield _measured(group, serving[kind], rows)
+
+
+def _model_blocks(part: _Part, asked: tuple[_Asked, ...], rows: int) -> Iterator[_Block]:
+    """Measure what has no column; results per class get "label=<class>" for a column."""
+    whole = tuple(each for each in asked if not each.form.per_class)
+    per_class = tuple(each for each in asked if each.form.per_class)
+    if part.current and whole:
+        yield _measured([part], whole, rows)
+    if part.current and per_class:
+        (outcomes,) = part.current.values()
+        classes = tuple(f"label={name}" for name in outcomes.classes)
+        yield _measured([part], per_class, rows, columns=classes)
+
+
+def _measured(
+    group: Sequence[_Part],
+    asked: tuple[_Asked, ...],
+    rows: int,
+    columns: tuple[str | None, ...] = (),
+) -> _Block:
+    """Evaluate metrics for a group of columns, so many cells at a time that memory is bounded."""
+    named = columns or tuple(part.column for part in group)
+    shape = (len(named), len(asked), rows)
+    block = _Block(
+        columns=named,
+        asked=asked,
+        values=np.full((5, *shape), np.nan),
+        n=np.zeros((2, *shape), dtype=np.int64),
+        status=np.zeros(shape, dtype=np.int8),
+    )
+    current = _stacked([part.current for part in group])
+    reference = _stacked([part.reference for part in group])
+    step = max(1, len(group) * BLOCK_BYTES * rows // max(_bytes(current), 1))
+    for start in range(0, rows, step):
+        cells = slice(start, start + step)
+        _fill(block, cells, _in_cells(current, cells), _in_cells(reference, cells))
+    return block
+
+
+def _fill(block: _Block, cells: slice, current: Inputs, reference: Inputs) -> None:
+    """Evaluate all metrics of a block in some of its cells."""
+    sides = {"current": current, "reference": reference}
+    for m, asked in enumerate(block.asked):
+        form = asked.form
+        place = _classes_first if form.per_class else _as_is
+        inputs = {side: _pick(sides[side], kinds) for side, kinds in form.inputs.items()}
+        baseline = _pick(reference, form.inputs["current"])
+        values, n = block.values[:, :, m, cells], block.n[:, :, m, cells]
+        result = asked.compute(**inputs)
+        values[_VALUE] = place(value_of(result))
+        n[0] = inputs["current"].n
+        if limits := _interval(result, inputs["current"]):
+            values[_LOWER] = np.clip(place(limits[0]), *form.bounds)
+            values[_UPPER] = np.clip(place(limits[1]), *form.bounds)
+        if baseline is not None:
+            n[1] = baseline.n
+        if "reference" in inputs:
+            values[_NOISE] = asked.noise(**inputs)
+        elif baseline is not None:
+            usual = place(value_of(asked.compute(current=baseline)))
+            values[_REFERENCE] = np.where(n[1] > 0, usual, np.nan)
+    block.status[..., cells] = _status(block, cells, current)
+
+
+def _pick(inputs: Inputs, kinds: tuple[type, ...]) -> Any:
+    """Choose the input that is of an accepted type."""
+    return next((inputs[kind] for kind in kinds if kind in inputs), None)
+
+
+def _as_is(array: FloatArray) -> FloatArray:
+    return array
+
+
+def _classes_first(array: FloatArray) -> FloatArray:
+    """Put classes in the place of columns: [1, R, K] -> [K, R]."""
+    return np.moveaxis(array, -1, 0)[:, 0]
+
+
+def _interval(result: Result, inputs: Any) -> tuple[FloatArray, FloatArray] | None:
+    rows_per_count = getattr(inputs, "rows_per_count", np.ones(1))
+    if isinstance(result, PerClass):
+        result, rows_per_count = result.result, rows_per_count[..., None]
+    return result.interval(rows_per_count) if isinstance(result, Proportion | Estimate) else None
+
+
+def _status(block: _Block, cells: slice, current: Inputs) -> npt.NDArray[np.int8]:
+    """Say why a value is undefined: [C, M, R]."""
+    predictions = next(
+        (each.predictions for each in current.values() if hasattr(each, "predictions")), None
+    )
+    waiting = False if predictions is None else (predictions > 0)[:, None]
+    compared = np.array(["reference" in each.form.inputs for each in block.asked])[:, None]
+    n, n_reference = block.n[..., cells]
+    reasons = {
+        _OK: ~np.isnan(block.values[_VALUE, ..., cells]),
+        _NO_LABELS: (n == 0) & waiting,
+        _NO_DATA: n == 0,
+        _NO_REFERENCE: compared & (n_reference == 0),
+    }
+    return np.select(list(reasons.values()), list(reasons), _UNDEFINED).astype(np.int8)
+
+
+# The table.
+
+
+def _pieces(blocks: Iterable[_Block]) -> list[_Piece]:
+    return [
+        _Piece(column, block.asked, block.values[:, c], block.n[:, c], block.status[c])
+        for block in blocks
+        for c, column in enumerate(block.columns)
+    ]
+
+
+def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model: str) -> pa.Table:
+    rows = keys.segment.size
+    series = [(piece.column, each.metric) for piece in pieces for each in piece.asked]
+    row = np.tile(np.arange(rows), len(series))
+    values = np.concatenate([np.empty((5, 0)), *(p.values.reshape(5, -1) for p in pieces)], axis=1)
+    n = np.concatenate([np.empty((2, 0), int), *(p.n.reshape(2, -1) for p in pieces)], axis=1)
+    status = np.concatenate([np.empty(0, int), *(p.status.ravel() for p in pieces)])
+    labelled = np.repeat([metric.label_based for _, metric in series], rows)
+    data = {
+        "model": _words(np.zeros(row.size, dtype=np.int32), (model,)),
+        "version": _words(keys.version[row], keys.versions),
+        "window_start": _instants(keys.window_start, row),
+        "window_end": _instants(keys.window_end, row),
+        "segment": _words(keys.segment[row], keys.segments),
+        "column": _coded([column for column, _ in series], rows),
+        "metric": _coded([metric.label for _, metric in series], rows),
+        "value": _numbers(values[_VALUE]),
+        "lower": _numbers(values[_LOWER]),
+        "upper": _numbers(values[_UPPER]),
+        "noise_floor": _numbers(values[_NOISE]),
+        "reference_value": _numbers(values[_REFERENCE]),
+        "n": pa.array(n[0]),
+        "n_reference": pa.array(n[1]),
+        "label_share": _numbers(np.where(labelled, label_share[row], np.nan)),
+        "status": _words(status, STATUSES),
+    }
+    return pa.table(data, schema=METRIC_TABLE)
+
+
+def _numbers(values: FloatArray) -> pa.Array:
+    """Numbers, null where they are NaN."""
+    return pa.array(values, from_pandas=True)
+
+
+def _words(codes: npt.NDArray[Any], words: Sequence[str]) -> pa.Array:
+    """Words by their codes, null where the code is negative."""
+    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()))
+
+
+def _coded(words: Sequence[str | None], repeats: int) -> pa.Array:
+    """Words, each repeated, as a dictionary array."""
+    distinct = [word for word in dict.fromkeys(words) if word is not None]
+    code = {word: place for place, word in enumerate(distinct)} | {None: -1}
+    return _words(np.repeat([code[word] for word in words], repeats), distinct)
+
+
+def _instants(microseconds: IntArray | None, row: IntArray) -> pa.Array:
+    if microseconds is None:
+        return pa.nulls(row.size, METRIC_TABLE.field("window_start").type)
+    return pa.array(microseconds[row].view("datetime64[us]")).cast(
+        METRIC_TABLE.field("window_start").type
+    )
