@@ -28,7 +28,7 @@ from tidegauge.metrics.registry import Form, Metric, get, names
 from tidegauge.metrics.results import Estimate, PerClass, Proportion, Result, value_of
 from tidegauge.values import METRIC_TABLE
 
-BLOCK_BYTES = 1 << 20  # of counts stacked at a time; temporaries take a few times as much
+BLOCK_BYTES = 1 << 22  # of counts stacked at a time; temporaries take a few times as much
 
 STATUSES = ("ok", "no data", "no labels", "no reference", "undefined")
 _OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED = range(len(STATUSES))
@@ -77,20 +77,22 @@ class Sums(Protocol):
 class _Asked(NamedTuple):
     """A metric, and the form of it that serves the inputs at hand."""
 
-    metric: Metric
+    label: str
     form: Form
+    options: dict[str, Any]
 
     def compute(self, **inputs: Any) -> Result:
         """Call the function with the chosen options."""
-        return self.form.function(**inputs, **self._options)
+        return self.form.function(**inputs, **self.options)
 
     def noise(self, **inputs: Any) -> FloatArray | float:
         """Value to expect without any change; NaN where the metric does not say."""
-        return self.form.noise(**inputs, **self._options) if self.form.noise else np.nan
+        return self.form.noise(**inputs, **self.options) if self.form.noise else np.nan
 
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {k: v for k, v in self.metric.chosen.items() if k in self.form.options}
+
+def _asked(metric: Metric, form: Form) -> _Asked:
+    options = {name: value for name, value in metric.chosen.items() if name in form.options}
+    return _Asked(metric.label, form, options)
 
 
 class _Part(NamedTuple):
@@ -151,7 +153,7 @@ def evaluate(
     """
     chosen = [m if isinstance(m, Metric) else get(m) for m in (metrics or names())]
     serving = {
-        target: tuple(_Asked(m, form) for m in chosen if (form := m.form_for(target)))
+        target: tuple(_asked(m, form) for m in chosen if (form := m.form_for(target)))
         for target in dict.fromkeys((None, *kinds.values(), task))
     }
     if metrics:
@@ -172,9 +174,9 @@ def evaluate(
 def _check_served(
     chosen: Sequence[Metric], serving: Mapping[str | None, tuple[_Asked, ...]]
 ) -> None:
-    served = {asked.metric.name for group in serving.values() for asked in group}
+    served = {asked.label for group in serving.values() for asked in group}
     for metric in chosen:
-        if metric.name not in served:
+        if metric.label not in served:
             wanted = sorted({t for form in metric.forms for t in form.tasks or form.kinds})
             there = sorted(target for target in serving if target)
             raise ValueError(
@@ -195,8 +197,7 @@ def _labelled(sums: Sums) -> Inputs:
     return {} if outcomes is None else {type(outcomes): outcomes}
 
 
-def _of_column(sums: Sums, column: str, asked: tuple[_Asked, ...]) -> Inputs:
-    needed = {kind for each in asked for kind in each.form.needs}
+def _of_column(sums: Sums, column: str, needed: frozenset[type]) -> Inputs:
     inputs: Inputs = {}
     if Bins in needed:
         inputs[Bins] = Bins(sums.bins(column))
@@ -274,17 +275,20 @@ def _column_blocks(
 ) -> Iterator[_Block]:
     """Measure columns of one kind and shape together, as soon as they fill a block."""
     waiting: dict[Any, list[_Part]] = defaultdict(list)
+    needs = {
+        kind: frozenset(need for each in asked for need in each.form.needs)
+        for kind, asked in serving.items()
+        if asked
+    }
     for column, kind in kinds.items():
-        asked = serving[kind]
-        if not asked:
+        if kind not in needs:
             continue
-        part = _Part(
-            column, _of_column(current, column, asked), _of_column(reference, column, asked)
-        )
+        inputs = (_of_column(sums, column, needs[kind]) for sums in (current, reference))
+        part = _Part(column, *inputs)
         group = waiting[kind, _shapes(part.current), _shapes(part.reference)]
         group.append(part)
         if len(group) * _bytes(part.current) >= BLOCK_BYTES:
-            yield _measured(group, asked, rows)
+            yield _measured(group, serving[kind], rows)
             group.clear()
     for (kind, *_), group in waiting.items():
         if group:
@@ -404,12 +408,12 @@ def _pieces(blocks: Iterable[_Block]) -> list[_Piece]:
 
 def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model: str) -> pa.Table:
     rows = keys.segment.size
-    series = [(piece.column, each.metric) for piece in pieces for each in piece.asked]
+    series = [(piece.column, each) for piece in pieces for each in piece.asked]
     row = np.tile(np.arange(rows), len(series))
     values = np.concatenate([np.empty((5, 0)), *(p.values.reshape(5, -1) for p in pieces)], axis=1)
     n = np.concatenate([np.empty((2, 0), int), *(p.n.reshape(2, -1) for p in pieces)], axis=1)
     status = np.concatenate([np.empty(0, int), *(p.status.ravel() for p in pieces)])
-    labelled = np.repeat([metric.label_based for _, metric in series], rows)
+    labelled = np.repeat([each.form.label_based for _, each in series], rows)
     data = {
         "model": _words(np.zeros(row.size, dtype=np.int32), (model,)),
         "version": _words(keys.version[row], keys.versions),
@@ -417,7 +421,7 @@ def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model:
         "window_end": _instants(keys.window_end, row),
         "segment": _words(keys.segment[row], keys.segments),
         "column": _coded([column for column, _ in series], rows),
-        "metric": _coded([metric.label for _, metric in series], rows),
+        "metric": _coded([each.label for _, each in series], rows),
         "value": _numbers(values[_VALUE]),
         "lower": _numbers(values[_LOWER]),
         "upper": _numbers(values[_UPPER]),

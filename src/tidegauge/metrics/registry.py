@@ -34,8 +34,9 @@ class Form:
     worse: Direction
     bounds: tuple[float, float]
     noise: Callable[..., FloatArray] | None
-    kinds: tuple[str, ...]
-    per_class: bool
+    kinds: tuple[str, ...]  # of column
+    tasks: tuple[str, ...]  # whose outcomes the function reads
+    per_class: bool  # one value for every class
 
     @property
     def doc(self) -> str:
@@ -43,14 +44,14 @@ class Form:
         return inspect.getdoc(self.function).partition("\n")[0]  # type: ignore[union-attr]
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """Tasks whose outcomes the function reads; none for metrics that need no label."""
-        return tuple(task for task, kind in TASKS.items() if kind in self.inputs["current"])
+    def needs(self) -> tuple[type, ...]:
+        """Input types, each once."""
+        return tuple(dict.fromkeys(kind for side in self.inputs.values() for kind in side))
 
     @property
-    def needs(self) -> tuple[type, ...]:
-        """Input types, current before reference, each once."""
-        return tuple(dict.fromkeys(kind for side in self.inputs.values() for kind in side))
+    def label_based(self) -> bool:
+        """Whether it waits for labels."""
+        return bool(self.tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +228,7 @@ def _read(
         bounds=bounds,
         noise=noise,
         kinds=kinds if set(needs["current"]) & set(COLUMN_INPUTS) else (),
+        tasks=tuple(task for task, kind in TASKS.items() if kind in needs["current"]),
         per_class=hints.get("return") is PerClass,
     )
 
