@@ -229,9 +229,9 @@ def missing_map(table: pa.Table, *, top: int = 40) -> Figure:
             },
         )
     else:
-        sides = (found.reference, found.value)
+        before, now = found.reference[order].ravel(), found.value[order].ravel()
         figure = _figure(
-            _dumbbells(*(side[order].ravel() for side in sides), ("reference", "current")),
+            _dumbbells(before, now, ("reference", "current")),
             title="",
             height=80 + 22 * max(len(order), 2),
         )

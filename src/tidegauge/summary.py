@@ -174,7 +174,9 @@ def tidy(table: pa.Table) -> pa.Table:
                 for field in METRIC_TABLE
             }
         )
-    return table.cast(METRIC_TABLE).unify_dictionaries()
+    if table.schema != METRIC_TABLE:
+        table = table.cast(METRIC_TABLE)
+    return table.unify_dictionaries()
 
 
 def select(table: pa.Table, **wanted: str | Collection[str] | None) -> pa.Table:
