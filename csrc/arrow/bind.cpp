@@ -39,6 +39,15 @@ Slice slice(const Batch& batch, const std::string& name, i64 start, i64 stop) {
   return {&batch, column, start, stop - start};
 }
 
+Array<f64> read_floats(const Batch& batch, const std::string& name, Wanted wanted, i64 start, i64 stop) {
+  const Slice rows = slice(batch, name, start, stop);
+  auto values = make_array<f64>({rows.size});
+  const auto out = mutable_view(values);
+  const py::gil_scoped_release unlocked;
+  read_numbers(batch, rows.column, wanted, start, out);
+  return values;
+}
+
 Array<i32> read_codes(const Batch& batch, const std::string& name, Vocabulary& vocabulary, i64 start, i64 stop,
                       Growth growth) {
   const Slice rows = slice(batch, name, start, stop);
@@ -88,14 +97,16 @@ void bind_arrow(py::module_& m) {
   m.def(
       "read_numbers",
       [](const Batch& batch, const std::string& name, i64 start, i64 stop) {
-        const Slice rows = slice(batch, name, start, stop);
-        auto values = make_array<f64>({rows.size});
-        const auto out = mutable_view(values);
-        const py::gil_scoped_release unlocked;
-        read_numbers(batch, rows.column, start, out);
-        return values;
+        return read_floats(batch, name, Wanted::kNumbers, start, stop);
       },
       "batch"_a, "name"_a, "start"_a, "stop"_a, "Numbers as float64, NaN where null.");
+
+  m.def(
+      "read_instants",
+      [](const Batch& batch, const std::string& name, i64 start, i64 stop) {
+        return read_floats(batch, name, Wanted::kTimes, start, stop);
+      },
+      "batch"_a, "name"_a, "start"_a, "stop"_a, "UTC microseconds as float64, NaN where null.");
 
   m.def(
       "read_times",

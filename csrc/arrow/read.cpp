@@ -163,12 +163,14 @@ void read_numbers(const ColumnView& view, i64 start, std::span<f64> out) {
   }
 }
 
-void read_numbers(const Batch& batch, i64 column, i64 start, std::span<f64> out) {
+void read_numbers(const Batch& batch, i64 column, Wanted wanted, i64 start, std::span<f64> out) {
   const i64 stop = start + static_cast<i64>(out.size());
   batch.for_each_piece(column, start, stop, [&](const ColumnView& view, i64 first, i64 n, i64 row) {
     const Type type = view.value_type();
-    if (!is_number(type) && type != Type::kNull) {
-      reject(batch, column, "numbers are wanted, got " + type_of(batch, column) + "; cast it before logging");
+    const bool readable = wanted == Wanted::kTimes ? is_time(type) : is_number(type);
+    if (!readable && type != Type::kNull) {
+      const std::string kind = wanted == Wanted::kTimes ? "timestamps" : "numbers";
+      reject(batch, column, kind + " are wanted, got " + type_of(batch, column) + "; cast it before logging");
     }
     const auto piece = out.subspan(static_cast<std::size_t>(row - start), static_cast<std::size_t>(n));
     if (type != Type::kNull) read_numbers(view, first, piece);

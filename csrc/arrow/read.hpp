@@ -49,8 +49,9 @@ void for_each_null(const ColumnView& view, i64 start, i64 n, Visit&& visit) {
 // Numbers as doubles; times as microseconds. Rows that are null hold any value. out[n]
 void read_numbers(const ColumnView& view, i64 start, std::span<f64> out);
 
-// The same over a whole batch, NaN where null; rejects columns that hold no numbers. out[stop - start]
-void read_numbers(const Batch& batch, i64 column, i64 start, std::span<f64> out);
+// The same over a whole batch, NaN where null; rejects columns that hold nothing of the kind. out[stop - start]
+enum class Wanted { kNumbers, kTimes };
+void read_numbers(const Batch& batch, i64 column, Wanted wanted, i64 start, std::span<f64> out);
 
 // UTC microseconds; rejects nulls, other types and times beyond 64 bits. out[stop - start]
 void read_times(const Batch& batch, i64 column, i64 start, std::span<i64> out);

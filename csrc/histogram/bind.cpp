@@ -1,5 +1,6 @@
 #include "arrow/bind.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <memory>
 
@@ -16,28 +17,54 @@ i64 to_rank(f64 x) {
   return bits < 0 ? bits ^ 0x7fffffffffffffffLL : bits;
 }
 
-// Smallest double of each ordered bin; a bin that nothing falls into has the edge of the next.
-std::vector<f64> lower_edges(const NumericBins& bins) {
-  const f64 infinity = std::numeric_limits<f64>::infinity();
-  const i32 n_bins = bins.n_slots() - kSpecials;
-  std::vector<f64> edges(static_cast<std::size_t>(n_bins));
-  for (i32 bin = 0; bin < n_bins; ++bin) {
-    i64 low = to_rank(-infinity);
-    i64 high = to_rank(infinity) + 1;
-    while (low < high) {
-      const i64 middle = low + (high - low) / 2;
-      const f64 x = from_rank(middle);
-      std::uint16_t slot;
-      NumericBins plain = {bins.grid, bins.edges, bins.guide, bins.guide_grid, {}};
-      encode(plain, {&x, 1}, {&slot, 1});
-      if (slot >= kSpecials + bin) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    edges[static_cast<std::size_t>(bin)] = low > to_rank(infinity) ? infinity : from_rank(low);
+i32 cell_of(f64 x, const Grid& grid) {
+  if (grid.kind == GridKind::kLinear) return linear_cell(x, grid);
+  return grid.kind == GridKind::kLog ? log_cell(x, grid) : grid.kind == GridKind::kSymlog ? symlog_cell(x, grid) : 0;
+}
+
+// About where a cell begins; the search below makes it exact.
+f64 guess_edge(i32 cell, const Grid& grid) {
+  const auto power = [&](i32 step) {
+    return std::bit_cast<f64>(static_cast<i64>(static_cast<u32>(step) << grid.shift) << 32);
+  };
+  if (grid.kind == GridKind::kLinear) return grid.origin + (cell - 1) / grid.scale;
+  if (grid.kind == GridKind::kLog) return power(grid.base + cell - 1);
+  const i32 half = grid.n_cells / 2;
+  const i32 step = cell > half ? cell - half - 1 : half - cell + 1;
+  const f64 distance = power(grid.base + step) - grid.scale;
+  return cell > half ? grid.origin + distance : grid.origin - distance;
+}
+
+// Smallest double of a cell: gallops from the guess, then bisects.
+f64 cell_edge(i32 cell, const Grid& grid) {
+  const i64 first = to_rank(-std::numeric_limits<f64>::infinity()),
+            last = to_rank(std::numeric_limits<f64>::infinity());
+  const auto reached = [&](i64 rank) {
+    return rank > last || (rank >= first && cell_of(from_rank(rank), grid) >= cell);
+  };
+  const f64 guess = guess_edge(cell, grid);
+  i64 low = guess == guess ? std::clamp(to_rank(guess), first, last) : 0;
+  i64 high = low;
+  for (i64 step = 1; reached(low) && low >= first; step *= 4) low = std::max(first - 1, low - step);
+  for (i64 step = 1; !reached(high); step *= 4) high = std::min(last + 1, high + step);
+  while (high - low > 1) {
+    const i64 middle = low + (high - low) / 2;
+    (reached(middle) ? high : low) = middle;
   }
+  return from_rank(std::clamp(high, first, last));
+}
+
+// Smallest double of each ordered bin; a bin that nothing falls into has the edge of the next.
+// A slot is the number of edges at or below the value, so the edges of cells and the cuts need only be sorted.
+std::vector<f64> lower_edges(const NumericBins& bins) {
+  std::vector<f64> edges = bins.edges;
+  if (edges.empty()) {
+    edges.assign(bins.grid.cuts, bins.grid.cuts + bins.grid.n_cuts);
+    const i32 n_cells = bins.grid.kind == GridKind::kCuts ? 0 : bins.grid.n_cells + 1;
+    for (i32 cell = 1; cell <= n_cells; ++cell) edges.push_back(cell_edge(cell, bins.grid));
+  }
+  edges.push_back(-std::numeric_limits<f64>::infinity());
+  std::sort(edges.begin(), edges.end());
   return edges;
 }
 

@@ -3,11 +3,11 @@
 #include "errors.hpp"
 #include "window/fill.hpp"
 #include "window/outcomes.hpp"
+#include "window/pair_index.hpp"
+#include "window/read_cells.hpp"
 
 namespace tidegauge {
 namespace {
-
-using Cells32 = Array<i32>;
 
 FillColumn fill_column(const Batch& batch, const py::tuple& spec) {
   FillColumn column;
@@ -26,104 +26,7 @@ FillColumn fill_column(const Batch& batch, const py::tuple& spec) {
   return column;
 }
 
-// Sums cells into rows: target[i] is the row that cell[i] belongs to.
-template <typename Add>
-void for_each_cell(std::span<const i32> cells, std::span<const i32> targets, Add&& add) {
-  for (std::size_t i = 0; i < cells.size(); ++i) add(cells[i], static_cast<std::size_t>(targets[i]));
-}
-
-Array<i64> read_counts(const Cells& self, i32 block, const Cells32& cells, const Cells32& targets, i64 n_rows,
-                       const Cells32& map, i32 n_out) {
-  auto counts = make_array<i64>({n_rows, n_out});
-  const auto c = view(cells), t = view(targets), slots = view(map);
-  const auto out = mutable_view(counts);
-  const py::gil_scoped_release unlocked;
-  std::fill(out.begin(), out.end(), 0);
-  const auto width = static_cast<std::size_t>(n_out);
-  for_each_cell(c, t, [&](i32 cell, std::size_t row) {
-    self[cell].blocks[static_cast<std::size_t>(block)].add_to(out.subspan(row * width, width), slots);
-  });
-  return counts;
-}
-
-Array<f64> read_sums(const Cells& self, const Cells32& cells, const Cells32& targets, i64 n_rows) {
-  const auto n_sums = static_cast<std::size_t>(self.layout().n_sums);
-  auto sums = make_array<f64>({n_rows, static_cast<i64>(n_sums)});
-  const auto c = view(cells), t = view(targets);
-  const auto out = mutable_view(sums);
-  const py::gil_scoped_release unlocked;
-  std::vector<std::array<i64, kLimbs>> limbs(static_cast<std::size_t>(n_rows) * n_sums);
-  for_each_cell(c, t, [&](i32 cell, std::size_t row) {
-    for (std::size_t sum = 0; sum < self[cell].sums.size(); ++sum) {
-      for (std::size_t limb = 0; limb < kLimbs; ++limb) limbs[row * n_sums + sum][limb] += self[cell].sums[sum][limb];
-    }
-  });
-  for (std::size_t i = 0; i < limbs.size(); ++i) out[i] = round_sum(limbs[i]);
-  return sums;
-}
-
-Array<f64> read_extremes(const Cells& self, i32 block, const Cells32& cells, const Cells32& targets, i64 n_rows) {
-  auto extremes = make_array<f64>({n_rows, 2});
-  const auto c = view(cells), t = view(targets);
-  const auto out = mutable_view(extremes);
-  const py::gil_scoped_release unlocked;
-  std::vector<Extremes> rows(static_cast<std::size_t>(n_rows));
-  for_each_cell(
-      c, t, [&](i32 cell, std::size_t row) { rows[row].merge(self[cell].extremes[static_cast<std::size_t>(block)]); });
-  for (std::size_t row = 0; row < rows.size(); ++row)
-    out[2 * row] = rows[row].minimum, out[2 * row + 1] = rows[row].maximum;
-  return extremes;
-}
-
-py::tuple entries_of(const Cells& self, i32 block) {
-  std::vector<i32> cells, slots;
-  std::vector<i64> counts, scratch(static_cast<std::size_t>(self.n_slots(block)));
-  for (i32 cell = 0; cell < self.size(); ++cell) {
-    self[cell].blocks[static_cast<std::size_t>(block)].for_each(
-        scratch, [&](i32 slot, i64 count) { cells.push_back(cell), slots.push_back(slot), counts.push_back(count); });
-  }
-  return py::make_tuple(wrap(cells), wrap(slots), wrap(counts));
-}
-
-void add_entries(Cells& self, i32 block, const Cells32& cells, const Cells32& slots, const Array<i64>& counts) {
-  const auto c = view(cells), s = view(slots);
-  const auto n = view(counts);
-  const i32 width = self.n_slots(block);
-  for (std::size_t i = 0; i < c.size(); ++i) {
-    if (c[i] < 0 || c[i] >= self.size() || s[i] < 0 || s[i] >= width)
-      throw DataError("a stored count lies outside the layout");
-  }
-  const py::gil_scoped_release unlocked;
-  for (std::size_t i = 0; i < c.size(); ++i) self.count(c[i], block, s[i], n[i]);
-}
-
-Array<i64> limbs_of(const Cells& self) {
-  auto limbs = make_array<i64>({self.size(), self.layout().n_sums, kLimbs});
-  auto* out = limbs.mutable_data();
-  const auto width = static_cast<std::size_t>(self.layout().n_sums) * kLimbs;
-  std::fill_n(out, static_cast<std::size_t>(limbs.size()), 0);
-  for (i32 cell = 0; cell < self.size(); ++cell, out += width) {
-    for (std::size_t sum = 0; sum < self[cell].sums.size(); ++sum)
-      std::copy_n(self[cell].sums[sum].data(), kLimbs, out + sum * kLimbs);
-  }
-  return limbs;
-}
-
-void add_limbs(Cells& self, const Cells32& cells, const Array<i64>& limbs) {
-  const auto n_sums = static_cast<std::size_t>(self.layout().n_sums);
-  const auto c = view(cells);
-  const auto values = view(limbs);
-  if (values.size() != c.size() * n_sums * kLimbs) throw DataError("stored sums do not fit the layout");
-  for (std::size_t i = 0; i < c.size(); ++i) {
-    const auto row = values.subspan(i * n_sums * kLimbs, n_sums * kLimbs);
-    if (std::all_of(row.begin(), row.end(), [](i64 limb) { return limb == 0; })) continue;
-    auto& sums = self[c[i]].sums;
-    sums.resize(n_sums);
-    for (std::size_t j = 0; j < row.size(); ++j) sums[j / kLimbs][j % kLimbs] += row[j];
-  }
-}
-
-void add_outcomes(Cells& self, const std::string& task, const py::dict& blocks, const Cells32& cells,
+void add_outcomes(Cells& self, const std::string& task, const py::dict& blocks, const Array<i32>& cells,
                   const py::dict& rows) {
   const auto labels = rows["labels"].cast<Array<f64>>(), values = rows["values"].cast<Array<f64>>(),
              weights = rows["weights"].cast<Array<f64>>();
@@ -143,6 +46,22 @@ void add_outcomes(Cells& self, const std::string& task, const py::dict& blocks, 
 
 void bind_window(py::module_& m) {
   using namespace pybind11::literals;
+  const auto cells_ = py::arg("cells").noconvert(), rows_ = py::arg("rows").noconvert();
+
+  py::class_<PairIndex>(m, "PairIndex", "Codes of pairs of codes.")
+      .def(py::init<>())
+      .def(
+          "intern",
+          [](PairIndex& self, const Array<i32>& first, const Array<i32>& second) {
+            auto codes = make_array<i32>({first.size()});
+            const auto a = view(first), b = view(second);
+            const auto out = mutable_view(codes);
+            const py::gil_scoped_release unlocked;
+            self.intern(a, b, out);
+            return codes;
+          },
+          py::arg("first").noconvert(), py::arg("second").noconvert(), "Codes of pairs, given when new.")
+      .def_property_readonly("pairs", &PairIndex::pairs, "All pairs, by code.");
 
   py::class_<Cells>(m, "Cells", "The matrix of sums: a row a (pane, segment), a block of counts a column.")
       .def(py::init([](std::vector<i32> n_slots, i32 n_sums) { return Cells(CellLayout{std::move(n_slots), n_sums}); }),
@@ -162,7 +81,8 @@ void bind_window(py::module_& m) {
           "(pane, segment) of every cell.")
       .def(
           "locate",
-          [](Cells& self, const Array<i64>& times, const Cells32& groups, const Array<i64>& segments, i64 pane_width) {
+          [](Cells& self, const Array<i64>& times, const Array<i32>& groups, const Array<i64>& segments,
+             i64 pane_width) {
             const auto n_sets = static_cast<i32>(segments.shape(1));
             auto cells = make_array<i32>({n_sets, times.size()});
             const auto t = view(times), s = view(segments);
@@ -176,7 +96,8 @@ void bind_window(py::module_& m) {
           "Cells of rows, made when new.")
       .def(
           "fill",
-          [](Cells& self, const Batch& batch, const py::list& columns, i64 start, const Cells32& cells, i32 n_threads) {
+          [](Cells& self, const Batch& batch, const py::list& columns, i64 start, const Array<i32>& cells,
+             i32 n_threads) {
             std::vector<FillColumn> specs;
             for (const auto& column : columns) specs.push_back(fill_column(batch, column.cast<py::tuple>()));
             const FillRows rows{start, cells.shape(1), static_cast<i32>(cells.shape(0)), view(cells)};
@@ -184,30 +105,81 @@ void bind_window(py::module_& m) {
             const py::gil_scoped_release unlocked;
             fill(self, batch, specs, rows, n_threads);
           },
-          "batch"_a, "columns"_a, "start"_a, py::arg("cells").noconvert(), "n_threads"_a, "Count columns into cells.")
-      .def("add_outcomes", &add_outcomes, "task"_a, "blocks"_a, py::arg("cells").noconvert(), "rows"_a,
-           "Count labelled predictions.")
-      .def("counts", &read_counts, "block"_a, py::arg("cells").noconvert(), py::arg("targets").noconvert(), "n_rows"_a,
-           py::arg("map").noconvert(), "n_out"_a, "Counts of a block, cells summed into rows.")
-      .def("sums", &read_sums, py::arg("cells").noconvert(), py::arg("targets").noconvert(), "n_rows"_a,
-           "Exact sums, rounded once.")
-      .def("extremes", &read_extremes, "block"_a, py::arg("cells").noconvert(), py::arg("targets").noconvert(),
-           "n_rows"_a, "Smallest and largest finite value.")
-      .def("entries", &entries_of, "block"_a, "All counts that are not zero: cell, slot, count.")
-      .def("add_entries", &add_entries, "block"_a, py::arg("cells").noconvert(), py::arg("slots").noconvert(),
-           py::arg("counts").noconvert(), "Add such counts.")
-      .def("limbs", &limbs_of, "Exact sums as integers.")
-      .def("add_limbs", &add_limbs, py::arg("cells").noconvert(), py::arg("limbs").noconvert(), "Add such sums.")
+          "batch"_a, "columns"_a, "start"_a, cells_, "n_threads"_a, "Count columns into cells.")
+      .def("add_outcomes", &add_outcomes, "task"_a, "blocks"_a, cells_, "rows"_a, "Count labelled predictions.")
+      .def(
+          "counts",
+          [](const Cells& self, i32 block, const Array<i32>& cells, const Array<i32>& rows, i64 n_rows,
+             const Array<i32>& map, i64 width) {
+            auto counts = make_array<i64>({n_rows, width});
+            const CellRows chosen{view(cells), view(rows)};
+            const auto slots = view(map);
+            const auto out = mutable_view(counts);
+            const py::gil_scoped_release unlocked;
+            read_counts(self, block, chosen, slots, width, out);
+            return counts;
+          },
+          "block"_a, cells_, rows_, "n_rows"_a, py::arg("map").noconvert(), "width"_a,
+          "Counts of a block, cells summed into rows.")
+      .def(
+          "sums",
+          [](const Cells& self, const Array<i32>& cells, const Array<i32>& rows, i64 n_rows) {
+            auto sums = make_array<f64>({n_rows, self.layout().n_sums});
+            const CellRows chosen{view(cells), view(rows)};
+            const auto out = mutable_view(sums);
+            const py::gil_scoped_release unlocked;
+            read_sums(self, chosen, out);
+            return sums;
+          },
+          cells_, rows_, "n_rows"_a, "Exact sums, rounded once.")
+      .def(
+          "extremes",
+          [](const Cells& self, i32 block, const Array<i32>& cells, const Array<i32>& rows, i64 n_rows) {
+            auto extremes = make_array<f64>({n_rows, 2});
+            const CellRows chosen{view(cells), view(rows)};
+            const auto out = mutable_view(extremes);
+            const py::gil_scoped_release unlocked;
+            read_extremes(self, block, chosen, out);
+            return extremes;
+          },
+          "block"_a, cells_, rows_, "n_rows"_a, "Smallest and largest finite value.")
+      .def(
+          "entries",
+          [](const Cells& self, i32 block) {
+            const Entries entries = entries_of(self, block);
+            return py::make_tuple(wrap(entries.cells), wrap(entries.slots), wrap(entries.counts));
+          },
+          "block"_a, "All counts that are not zero: cell, slot, count.")
+      .def(
+          "add_entries",
+          [](Cells& self, i32 block, const Array<i32>& cells, const Array<i32>& slots, const Array<i64>& counts) {
+            add_entries(self, block, view(cells), view(slots), view(counts));
+          },
+          "block"_a, cells_, py::arg("slots").noconvert(), py::arg("counts").noconvert(), "Add such counts.")
+      .def(
+          "limbs",
+          [](const Cells& self) {
+            auto limbs = make_array<i64>({self.size(), self.layout().n_sums, kLimbs});
+            read_limbs(self, mutable_view(limbs));
+            return limbs;
+          },
+          "Exact sums as integers.")
+      .def(
+          "add_limbs",
+          [](Cells& self, const Array<i32>& cells, const Array<i64>& limbs) {
+            add_limbs(self, view(cells), view(limbs));
+          },
+          cells_, py::arg("limbs").noconvert(), "Add such sums.")
       .def(
           "add_extremes",
-          [](Cells& self, i32 block, const Cells32& cells, const Array<f64>& extremes) {
+          [](Cells& self, i32 block, const Array<i32>& cells, const Array<f64>& extremes) {
             const auto c = view(cells);
             const auto e = view(extremes);
             if (e.size() != 2 * c.size()) throw DataError("stored extremes do not fit the layout");
             for (std::size_t i = 0; i < c.size(); ++i)
               self[c[i]].extremes[static_cast<std::size_t>(block)].merge({e[2 * i], e[2 * i + 1]});
           },
-          "block"_a, py::arg("cells").noconvert(), py::arg("extremes").noconvert(), "Widen extremes.");
+          "block"_a, cells_, py::arg("extremes").noconvert(), "Widen extremes.");
 }
 
 }  // namespace tidegauge

@@ -69,12 +69,11 @@ void add_binary(Cells& cells, const OutcomeBlocks& blocks, const OutcomeRows& ro
     const f64 score = row.values[0];
     const i32 label = row.label != 0 ? 1 : 0;
     const bool scored = score == score;
-    if (!scored) cells.count(cell, blocks.traffic, static_cast<i32>(Traffic::kUnscored), sign);
-    if (row.decision >= 0) {
-      // A decision without a score counts in the confusion matrix alone, in slots behind the histograms.
-      const i32 pair = 2 * label + row.decision;
-      cells.count(cell, blocks.first,
-                  scored ? pair * n_bins + bin_of_score(score, blocks.score_edges) : 4 * n_bins + pair, row.units);
+    const bool countable = row.decision >= 0 && (scored || n_bins == 1);  // one bin: the model gives no scores
+    if (!countable) cells.count(cell, blocks.traffic, static_cast<i32>(Traffic::kUnscored), sign);
+    if (countable) {
+      const i32 bin = scored ? bin_of_score(score, blocks.score_edges) : 0;
+      cells.count(cell, blocks.first, (2 * label + row.decision) * n_bins + bin, row.units);
     }
     if (!scored) return;
     const f64 probability = label == 1 ? score : 1.0 - score;

@@ -1,0 +1,91 @@
+#include "window/read_cells.hpp"
+
+#include <algorithm>
+
+#include "errors.hpp"
+
+namespace tidegauge {
+
+void read_counts(const Cells& cells, i32 block, const CellRows& chosen, std::span<const i32> map, i64 width,
+                 std::span<i64> out) {
+  std::fill(out.begin(), out.end(), 0);
+  const auto n_out = static_cast<std::size_t>(width);
+  for (std::size_t i = 0; i < chosen.cells.size(); ++i) {
+    const auto row = out.subspan(static_cast<std::size_t>(chosen.rows[i]) * n_out, n_out);
+    cells[chosen.cells[i]].blocks[static_cast<std::size_t>(block)].add_to(row, map);
+  }
+}
+
+void read_sums(const Cells& cells, const CellRows& chosen, std::span<f64> out) {
+  const auto n_sums = static_cast<std::size_t>(cells.layout().n_sums);
+  std::vector<std::array<i64, kLimbs>> limbs(out.size());
+  for (std::size_t i = 0; i < chosen.cells.size(); ++i) {
+    const auto& sums = cells[chosen.cells[i]].sums;
+    const std::size_t first = static_cast<std::size_t>(chosen.rows[i]) * n_sums;
+    for (std::size_t sum = 0; sum < sums.size(); ++sum) {
+      for (std::size_t limb = 0; limb < kLimbs; ++limb) limbs[first + sum][limb] += sums[sum][limb];
+    }
+  }
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = round_sum(limbs[i]);
+}
+
+void read_extremes(const Cells& cells, i32 block, const CellRows& chosen, std::span<f64> out) {
+  std::vector<Extremes> rows(out.size() / 2);
+  for (std::size_t i = 0; i < chosen.cells.size(); ++i) {
+    rows[static_cast<std::size_t>(chosen.rows[i])].merge(
+        cells[chosen.cells[i]].extremes[static_cast<std::size_t>(block)]);
+  }
+  for (std::size_t row = 0; row < rows.size(); ++row) {
+    out[2 * row] = rows[row].minimum;
+    out[2 * row + 1] = rows[row].maximum;
+  }
+}
+
+Entries entries_of(const Cells& cells, i32 block) {
+  Entries entries;
+  std::vector<i64> scratch(static_cast<std::size_t>(cells.n_slots(block)));
+  for (i32 cell = 0; cell < cells.size(); ++cell) {
+    cells[cell].blocks[static_cast<std::size_t>(block)].for_each(scratch, [&](i32 slot, i64 count) {
+      entries.cells.push_back(cell);
+      entries.slots.push_back(slot);
+      entries.counts.push_back(count);
+    });
+  }
+  return entries;
+}
+
+void add_entries(Cells& cells, i32 block, std::span<const i32> where, std::span<const i32> slots,
+                 std::span<const i64> counts) {
+  const i32 width = cells.n_slots(block);
+  for (std::size_t i = 0; i < where.size(); ++i) {
+    const bool inside = where[i] >= 0 && where[i] < cells.size() && slots[i] >= 0 && slots[i] < width;
+    if (!inside) throw DataError("a stored count lies outside the layout");
+  }
+  for (std::size_t i = 0; i < where.size(); ++i) cells.count(where[i], block, slots[i], counts[i]);
+}
+
+void read_limbs(const Cells& cells, std::span<i64> limbs) {
+  const auto width = static_cast<std::size_t>(cells.layout().n_sums) * kLimbs;
+  std::fill(limbs.begin(), limbs.end(), 0);
+  for (i32 cell = 0; cell < cells.size(); ++cell) {
+    const auto& sums = cells[cell].sums;
+    for (std::size_t sum = 0; sum < sums.size(); ++sum) {
+      std::copy_n(sums[sum].data(), kLimbs, limbs.data() + static_cast<std::size_t>(cell) * width + sum * kLimbs);
+    }
+  }
+}
+
+void add_limbs(Cells& cells, std::span<const i32> where, std::span<const i64> limbs) {
+  const auto n_sums = static_cast<std::size_t>(cells.layout().n_sums);
+  const std::size_t width = n_sums * kLimbs;
+  if (limbs.size() != where.size() * width) throw DataError("stored sums do not fit the layout");
+  for (std::size_t i = 0; i < where.size(); ++i) {
+    const auto row = limbs.subspan(i * width, width);
+    if (std::all_of(row.begin(), row.end(), [](i64 limb) { return limb == 0; })) continue;
+    auto& sums = cells[where[i]].sums;
+    sums.resize(n_sums);
+    for (std::size_t j = 0; j < width; ++j) sums[j / kLimbs][j % kLimbs] += row[j];
+  }
+}
+
+}  // namespace tidegauge

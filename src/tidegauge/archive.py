@@ -1,0 +1,67 @@
+"""One file for a reference or a monitor: NumPy arrays and a JSON header in a zip, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegauge._core import DataError
+
+FORMAT_VERSION = 1
+MAX_BYTES = 64 << 30
+
+
+def write(
+    path: str | os.PathLike[str], kind: str, header: Mapping[str, Any], arrays: Mapping[str, Any]
+) -> None:
+    """Write header and arrays; the file appears whole or not at all."""
+    target = Path(path)
+    text = json.dumps({"kind": kind, "format": FORMAT_VERSION, **header}, sort_keys=True)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            header_bytes = np.frombuffer(text.encode(), dtype=np.uint8)
+            np.savez_compressed(file, header=header_bytes, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read such a file back.
+
+    Raises
+    ------
+    DataError
+        When the file is not one of ours, holds another kind of object, is damaged, or was written by
+        a later format.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if sum(entry.file_size for entry in file.infolist()) > MAX_BYTES:
+                raise DataError(f"{path}: holds more than {MAX_BYTES >> 30} GiB; refused")
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        header = json.loads(arrays.pop("header").tobytes())
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a Tidegauge file, or damaged ({error})") from None
+    if header.get("kind") != kind:
+        raise DataError(f"{path}: holds a {header.get('kind')}, a {kind} is wanted")
+    if header.get("format") != FORMAT_VERSION:
+        raise DataError(
+            f"{path}: written in format {header.get('format')}, this version reads {FORMAT_VERSION}"
+        )
+    return header, arrays

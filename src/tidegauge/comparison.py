@@ -1,0 +1,338 @@
+"""Traffic beside its reference: the sums that metrics ask for, row by row, and bins to draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tidegauge import metrics as registry
+from tidegauge._core import SPECIALS
+from tidegauge.layout import WEIGHT_UNITS, CountedColumn, Layout
+from tidegauge.metrics import Metric
+from tidegauge.metrics.evaluate import Keys, evaluate
+from tidegauge.metrics.inputs import ColumnCounts, Fine, Outcomes, Traffic
+from tidegauge.reference import Reference
+from tidegauge.values import METRIC_TABLE, Distribution
+from tidegauge.window import FloatArray, IntArray, Span, WindowSums, WindowTable
+
+Record = TypeVar("Record")
+
+ROWS_AT_ONCE = 4096
+DISPLAY_BINS = 40
+DISPLAY_CATEGORIES = 20
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows of windows, and for each the row of the reference it is compared with.
+
+    `index[r]` is the row of `reference_sums` for row r, -1 where the reference has no such segment.
+    """
+
+    reference: Reference
+    keys: Keys
+    sums: WindowSums
+    reference_sums: WindowSums
+    index: IntArray
+
+    @classmethod
+    def of(cls, reference: Reference, keys: Keys, sums: WindowSums) -> Comparison:
+        """Compare rows with the whole reference of the same segment."""
+        everything = Span(None, None)
+        reference_keys, reference_sums = reference.table.read(everything, by_version=False)
+        names = [reference_keys.segments[code] for code in reference_keys.segment]
+        place = {name: row for row, name in enumerate(names)}
+        of_segment = np.array([place.get(name, -1) for name in keys.segments], dtype=np.int64)
+        index = of_segment[keys.segment] if len(of_segment) else np.empty(0, dtype=np.int64)
+        return cls(reference, keys, sums, reference_sums, index)
+
+    def table(
+        self,
+        *,
+        model: str,
+        metrics: list[Metric] | None = None,
+        columns: list[str] | None = None,
+    ) -> pa.Table:
+        """Compute metrics of every row, a bounded number of rows at a time."""
+        layout = self.sums.table.layout
+        kinds = kinds_of(layout)
+        if columns is not None:
+            kinds = {name: kinds[name] for name in columns}
+        parts = [
+            evaluate(
+                part.keys,
+                Side(part, part.sums, None),
+                Side(part, part.reference_sums, part.index),
+                kinds=kinds,
+                task=layout.schema.task,
+                model=model,
+                metrics=metrics,
+            )
+            for part in self._parts()
+        ]
+        return pa.concat_tables(parts).unify_dictionaries() if parts else METRIC_TABLE.empty_table()
+
+    def _parts(self) -> list[Comparison]:
+        n = self.sums.n_rows
+        if n <= ROWS_AT_ONCE:
+            return [self] if n else []
+        parts = []
+        for start in range(0, n, ROWS_AT_ONCE):
+            rows = slice(start, min(start + ROWS_AT_ONCE, n))
+            inside = (self.sums.rows >= rows.start) & (self.sums.rows < rows.stop)
+            sums = WindowSums(
+                self.sums.table,
+                self.sums.chosen[inside],
+                (self.sums.rows[inside] - rows.start).astype(np.int32),
+                rows.stop - rows.start,
+            )
+            times = {
+                name: None if value is None else value[rows]
+                for name, value in (
+                    ("window_start", self.keys.window_start),
+                    ("window_end", self.keys.window_end),
+                )
+            }
+            keys = replace(
+                self.keys, **times, version=self.keys.version[rows], segment=self.keys.segment[rows]
+            )
+            parts.append(
+                Comparison(self.reference, keys, sums, self.reference_sums, self.index[rows])
+            )
+        return parts
+
+    def counted(self, column: str) -> CountedColumn | None:
+        """Column with bins of its own; None for a label that is counted by its outcomes."""
+        layout = self.sums.table.layout
+        if layout.label is not None and column == layout.schema.label:
+            return layout.label
+        return layout.columns.get(column)
+
+    def edges(self, counted: CountedColumn) -> FloatArray:
+        """Edges of the finite fine bins; open ends end at the extremes of both sides."""
+        edges = counted.fine_map[1].copy()
+        extremes = np.concatenate(
+            [self.sums.extremes(counted.block), self.reference_sums.extremes(counted.block)]
+        )
+        extremes = extremes[np.isfinite(extremes).all(axis=1)]
+        if len(edges) == 2:
+            low, high = (
+                (extremes[:, 0].min(), extremes[:, 1].max()) if len(extremes) else (0.0, 1.0)
+            )
+            return np.array([low, max(high, np.nextafter(low, np.inf))])
+        low = extremes[:, 0].min() if len(extremes) else edges[1]
+        high = extremes[:, 1].max() if len(extremes) else edges[-2]
+        edges[0] = min(low, np.nextafter(edges[1], -np.inf))
+        edges[-1] = max(high, np.nextafter(edges[-2], np.inf))
+        return edges
+
+
+def kinds_of(layout: Layout) -> dict[str, str]:
+    """Columns that have a distribution, and their kinds; the label last."""
+    kinds: dict[str, str] = {name: c.column.kind for name, c in layout.columns.items()}
+    if layout.schema.label is not None:
+        kinds[layout.schema.label] = "numeric" if layout.label is not None else "categorical"
+    return kinds
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison, as the metrics read it."""
+
+    comparison: Comparison
+    sums: WindowSums
+    index: IntArray | None  # row of the sums for each row of the comparison; None: as they stand
+
+    def _take(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Rows of the comparison from rows of the sums; zeros where there is none."""
+        index = self.index
+        if index is None:
+            return array
+        if not len(array):
+            return np.zeros((len(index), *array.shape[1:]), dtype=array.dtype)
+        if len(index) and index[0] >= 0 and (index == index[0]).all():
+            return np.broadcast_to(array[index[0]], (len(index), *array.shape[1:]))
+        taken = array[index]
+        taken[index < 0] = 0
+        return taken
+
+    def _take_all(self, record: Record) -> Record:
+        arrays = {}
+        for item in fields(record):  # type: ignore[arg-type]
+            value = getattr(record, item.name)
+            if isinstance(value, np.ndarray) and value.ndim and item.name != "edges":
+                arrays[item.name] = self._take(value)
+        return replace(record, **arrays)  # type: ignore[type-var]
+
+    def bins(self, column: str) -> IntArray:
+        """Coarse bins, missing values last."""
+        counted = self.comparison.counted(column)
+        if counted is None:
+            counts = self._label_counts()
+            return self._take(np.concatenate([counts, np.zeros_like(counts[:, :1])], axis=1))
+        map_, width = self.comparison.reference.coarse(counted)
+        return self._take(self._rows(counted, self.sums.slots(counted.block, map_, width)))
+
+    def fine(self, column: str) -> Fine:
+        """Finite fine bins."""
+        counted = self.comparison.counted(column)
+        assert counted is not None
+        map_, edges = counted.fine_map
+        counts = self.sums.slots(counted.block, map_, len(edges))[:, :-1]
+        return Fine(self._take(self._rows(counted, counts)), self.comparison.edges(counted))
+
+    def column_counts(self, column: str) -> ColumnCounts:
+        """What the values were."""
+        counted = self.comparison.counted(column)
+        if counted is None:
+            counts = self._label_counts()
+            known = ColumnCounts(rows=counts.sum(axis=1), distinct=(counts > 0).sum(axis=1))
+            return self._take_all(known)
+        return self._take_all(self.sums.column_counts(counted))
+
+    def traffic(self) -> Traffic:
+        """What arrived."""
+        return self._take_all(self.sums.traffic())
+
+    def outcomes(self) -> Outcomes | None:
+        """Labelled rows."""
+        outcomes = self.sums.outcomes()
+        return None if outcomes is None else self._take_all(outcomes)
+
+    def label_share(self) -> FloatArray:
+        """Share of the labels that have arrived."""
+        return self._take(self.sums.label_share())
+
+    def _label_counts(self) -> IntArray:
+        """Labels by class, in rows, [n_rows, n_classes]."""
+        layout = self.sums.table.layout
+        counts = self.sums.slots(layout.outcome_block)
+        by_class = counts.reshape(self.sums.n_rows, max(2, len(layout.classes)), -1).sum(axis=2)
+        return by_class // WEIGHT_UNITS if layout.schema.weight is not None else by_class
+
+    def _rows(self, counted: CountedColumn, counts: IntArray) -> IntArray:
+        """Counts in rows: labels alone are counted by weight."""
+        layout = self.sums.table.layout
+        weighted = layout.schema.weight is not None and counted is layout.label
+        return counts // WEIGHT_UNITS if weighted else counts
+
+
+def chosen_metrics(
+    names: str | Metric | list[str | Metric] | None, threshold: float | None
+) -> list[Metric] | None:
+    """Metrics asked for, with the threshold where one is given and they take it."""
+    if names is None and threshold is None:
+        return None
+    asked = registry.names() if names is None else names
+    if isinstance(asked, str | Metric):
+        asked = [asked]
+    chosen = [each if isinstance(each, Metric) else registry.get(each) for each in asked]
+    if threshold is None:
+        return chosen
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a score in [0, 1], got {threshold}")
+    return [
+        registry.get(each.name, **{**each.chosen, "threshold": threshold})
+        if any("threshold" in form.options for form in each.forms)
+        else each
+        for each in chosen
+    ]
+
+
+def distributions(comparison: Comparison, columns: list[str]) -> tuple[Distribution, ...]:
+    """Bins to draw: the first row of the comparison beside its reference."""
+    drawn = []
+    for name in columns:
+        counted = comparison.counted(name)
+        if counted is None or not comparison.sums.n_rows:
+            continue
+        current = comparison.sums.slots(counted.block)[0]
+        row = int(comparison.index[0])
+        reference = (
+            comparison.reference_sums.slots(counted.block)[row]
+            if row >= 0
+            else np.zeros_like(current)
+        )
+        missing = [0, 1, 2, 4]  # null, NaN, sentinel, absent
+        common = {
+            "reference_missing": int(reference[missing].sum()),
+            "current_missing": int(current[missing].sum()),
+        }
+        if counted.grid is None:
+            drawn.append(_categories(counted, reference, current, common))
+        else:
+            edges = comparison.edges(counted)
+            pair = [_finite(counted, slots) for slots in (reference, current)]
+            drawn.append(_numbers(counted, edges, pair, common))
+    return tuple(drawn)
+
+
+def _finite(counted: CountedColumn, slots: IntArray) -> IntArray:
+    return slots[SPECIALS + 1 : -1][counted.reachable]
+
+
+def _categories(
+    counted: CountedColumn, reference: IntArray, current: IntArray, common: dict[str, int]
+) -> Distribution:
+    assert counted.categories is not None
+    texts = counted.categories.texts
+    pair = np.stack([reference, current])[:, SPECIALS + 1 :]
+    order = np.argsort(
+        -(pair / np.maximum(pair.sum(axis=1, keepdims=True), 1)).sum(axis=0), kind="stable"
+    )
+    shown, rest = order[:DISPLAY_CATEGORIES], order[DISPLAY_CATEGORIES:]
+    other = np.stack([reference, current])[:, SPECIALS] + pair[:, rest].sum(axis=1)
+    labels = [texts[i] for i in shown]
+    counts = np.concatenate([pair[:, shown], other[:, None]], axis=1)
+    if not other.any():
+        counts = counts[:, :-1]
+    else:
+        labels.append("(other)")
+    return Distribution(
+        counted.name, "categorical", tuple(labels), None, counts[0], counts[1], **common
+    )
+
+
+def _numbers(
+    counted: CountedColumn, edges: FloatArray, pair: list[IntArray], common: dict[str, int]
+) -> Distribution:
+    shares = sum(counts / max(counts.sum(), 1) for counts in pair)
+    cumulative = np.cumsum(shares) / max(float(np.sum(shares)), 1e-300)
+    first = int(np.searchsorted(cumulative, 0.001))
+    last = min(int(np.searchsorted(cumulative, 0.999)), len(edges) - 2)
+    last = max(first, last)
+    if last - first < 1.5 * DISPLAY_BINS:
+        cuts = np.arange(first, last + 2)
+    elif counted.grid is not None and counted.grid.kind in ("log", "symlog"):
+        cuts = np.unique(np.linspace(first, last + 1, DISPLAY_BINS + 1).astype(np.int64))
+    else:
+        wanted = np.linspace(edges[first], edges[last + 1], DISPLAY_BINS + 1)
+        cuts = np.unique(np.clip(np.searchsorted(edges, wanted), first, last + 1))
+    starts = cuts[:-1]
+    drawn = [np.add.reduceat(counts, starts)[: len(starts)] for counts in pair]
+    # What lies beyond the picture belongs to its outermost bins.
+    for picture, counts in zip(drawn, pair, strict=True):
+        picture[-1] = counts[starts[-1] :].sum()
+        picture[0] += counts[:first].sum()
+    kind = "timestamp" if counted.column.kind == "timestamp" else "numeric"
+    return Distribution(
+        counted.name,
+        kind,  # type: ignore[arg-type]
+        None,
+        edges[cuts],
+        drawn[0],
+        drawn[1],
+        **common,
+    )
+
+
+def window_comparison(
+    reference: Reference, table: WindowTable, span: Span, **choice: Any
+) -> Comparison:
+    """Compare the windows of a table with the reference."""
+    keys, sums = table.read(span, **choice)
+    return Comparison.of(reference, keys, sums)

@@ -1,0 +1,215 @@
+"""The fine bins of a numeric column, chosen once from the values of the reference."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegauge._core import MAX_CUTS, NumericBins, upper_half
+from tidegauge.schema import Column
+
+FloatArray = NDArray[np.float64]
+
+LARGEST = float(np.finfo(np.float64).max)
+SAMPLE = 2_000_000  # values that a grid is chosen from
+REACH = 8.0  # spreads that a grid goes on beyond the reference, 64 times for positive heavy tails
+HEAVY_REACH = 64.0
+HEAVY_TAIL = 20.0  # largest value over median from which a positive column counts as heavy-tailed
+LIGHT_TAIL = 16.0  # range over standard deviation up to which a column counts as light-tailed
+ATOM_SHARE = 0.02  # a value this frequent gets a fine bin of its own
+MAX_ATOMS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A monotone map from value to fine bin; see csrc/histogram/bins.hpp for the arithmetic.
+
+    `kind` is "linear", "log", "symlog" or "edges"; cuts split a bin at exactly their value.
+    """
+
+    kind: str
+    cuts: tuple[float, ...]
+    limits: tuple[float, float]
+    origin: float = 0.0
+    scale: float = 1.0
+    shift: int = 0
+    base: int = 0
+    n_cells: int = 0
+
+    def bins(self, missing: tuple[float, ...] = ()) -> NumericBins:
+        """Compiled form of the grid."""
+        if self.kind == "edges":
+            bins = NumericBins.edges(self.cuts)
+        else:
+            numbers = {
+                "origin": self.origin,
+                "scale": self.scale,
+                "shift": self.shift,
+                "base": self.base,
+                "n_cells": self.n_cells,
+            }
+            bins = NumericBins.grid(self.kind, numbers, self.cuts)
+        bins.sentinels = [float(value) for value in missing]
+        return bins
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the grid as JSON-ready values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Grid:
+        """Read a grid back."""
+        values = {**stored, "cuts": tuple(stored["cuts"]), "limits": tuple(stored["limits"])}
+        return cls(**values)
+
+
+def edge_grid(edges: FloatArray, limits: tuple[float, float] | None = None) -> Grid:
+    """Bins with exactly these inner edges.
+
+    >>> edge_grid(np.array([0.0, 1.0])).kind
+    'edges'
+    """
+    chosen = limits if limits is not None else (-LARGEST, LARGEST)
+    cuts = np.unique(np.concatenate([edges, _limit_cuts(chosen)]))
+    return Grid("edges", tuple(cuts.tolist()), chosen)
+
+
+def score_grid(threshold: float) -> Grid:
+    """Bins of a score in [0, 1]: 500 equal steps joined with 500 equal steps of the logit.
+
+    Rare positives crowd near 0, where equal steps alone would lose the order that ROC AUC needs.
+
+    >>> len(score_grid(0.5).cuts)
+    1000
+    """
+    logits = 1 / (1 + np.exp(-np.linspace(-16, 16, 500)))
+    inner = np.unique(np.concatenate([np.linspace(0, 1, 501), logits, [threshold]]))
+    return edge_grid(inner, (0.0, 1.0))
+
+
+def fit_grid(values: FloatArray, column: Column, n_bins: int) -> Grid:
+    """Choose the fine bins of a column from values of the reference.
+
+    Whole numbers of a moderate range get a bin each. Light tails get equal steps, positive heavy
+    tails steps that grow with the value, and other heavy tails steps that grow from the median on
+    both sides. All reach far past the reference, with open ends.
+
+    >>> fit_grid(np.array([1.0, 2.0, 5.0]), numeric_column := Column("numeric"), 1024).kind
+    'linear'
+    """
+    sample = values[:: max(1, len(values) // SAMPLE)]
+    sample = sample[np.isfinite(sample)]
+    if column.missing:
+        sample = sample[~np.isin(sample, np.array(column.missing, dtype=np.float64))]
+    finite = values[
+        np.isfinite(values) & ~np.isin(values, np.array(column.missing, dtype=np.float64))
+    ]
+    learned = (float(finite.min()), float(finite.max())) if len(finite) else (-LARGEST, LARGEST)
+    limits = column.limits or learned
+    if column.edges is not None:
+        return edge_grid(np.array(column.edges), limits)
+    if not len(sample):
+        sample = np.zeros(1)
+    kind = column.grid or _kind(sample, n_bins)
+    numbers = _FITS[kind](sample, n_bins)
+    atoms = [] if kind == "integer" else _atoms(sample)
+    cuts = np.unique(np.concatenate([_limit_cuts(limits), *atoms]))
+    if len(cuts) > MAX_CUTS:
+        raise AssertionError("more cuts than the core can hold")
+    core_kind = "linear" if kind == "integer" else kind
+    return Grid(core_kind, tuple(cuts.tolist()), limits, **numbers)
+
+
+def _limit_cuts(limits: tuple[float, float]) -> FloatArray:
+    """Cuts that set apart infinities and what lies outside the limits."""
+    above = math.nextafter(limits[1], math.inf)
+    return np.unique(np.array([-LARGEST, limits[0], above, math.inf]))
+
+
+def _kind(sample: FloatArray, n_bins: int) -> str:
+    low, high = sample.min(), sample.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        span = high - low
+        deviation = sample.std()
+    whole = bool((sample == np.trunc(sample)).all()) and max(abs(low), abs(high)) < 2**52
+    if whole and span < 3 * n_bins:
+        return "integer"
+    if low > 0 and high > HEAVY_TAIL * np.median(sample):
+        return "log"
+    if math.isfinite(span) and math.isfinite(deviation) and span <= LIGHT_TAIL * deviation:
+        return "linear"
+    return "linear" if span == 0 else "symlog"
+
+
+def _atoms(sample: FloatArray) -> list[FloatArray]:
+    """Cuts around values that many rows share."""
+    values, counts = np.unique(sample, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:MAX_ATOMS]
+    chosen = [values[i] for i in order if counts[i] > 1 and counts[i] >= ATOM_SHARE * len(sample)]
+    return [np.array([value, np.nextafter(value, np.inf)]) for value in chosen]
+
+
+def _fit_integer(sample: FloatArray, n_bins: int) -> dict[str, Any]:
+    low, high = sample.min(), sample.max()
+    n_cells = max(n_bins, 1)
+    while n_cells < high - low + 1:
+        n_cells *= 2
+    origin = math.floor(low - (n_cells - (high - low + 1)) / 2)
+    return {"origin": float(origin), "scale": 1.0, "n_cells": n_cells}
+
+
+def _fit_linear(sample: FloatArray, n_bins: int) -> dict[str, Any]:
+    low, high = sample.min(), sample.max()
+    spread = float(sample.std()) or max(abs(float(low)), 1.0) / 64
+    first = max(float(low) - REACH * spread, -LARGEST / 4)
+    last = min(float(high) + REACH * spread, LARGEST / 4)
+    return {"origin": first, "scale": n_bins / (last - first), "n_cells": n_bins}
+
+
+def _fit_log(sample: FloatArray, n_bins: int) -> dict[str, Any]:
+    positive = sample[sample > 0]
+    low = float(positive.min()) if len(positive) else 1.0
+    high = float(positive.max()) if len(positive) else 1.0
+    first = upper_half(max(low / HEAVY_REACH, 1e-300))
+    last = upper_half(min(high * HEAVY_REACH, LARGEST / 4))
+    shift = _shift(first, last, 4 * n_bins)
+    return {
+        "shift": shift,
+        "base": first >> shift,
+        "n_cells": (last >> shift) - (first >> shift) + 1,
+    }
+
+
+def _fit_symlog(sample: FloatArray, n_bins: int) -> dict[str, Any]:
+    origin = float(np.median(sample))
+    with np.errstate(over="ignore"):
+        distance = np.minimum(np.abs(sample - origin), LARGEST / 1024)
+    away = distance[distance > 0]
+    scale = max(float(np.quantile(away, 0.25)), 1e-300) if len(away) else 1.0
+    reach = HEAVY_REACH if sample.min() >= 0 else REACH
+    first = upper_half(scale)
+    last = upper_half(min(float(distance.max()) * reach + scale, LARGEST / 4))
+    shift = _shift(first, last, 2 * n_bins)
+    half = (last >> shift) - (first >> shift) + 1
+    return {
+        "origin": origin,
+        "scale": scale,
+        "shift": shift,
+        "base": first >> shift,
+        "n_cells": 2 * half,
+    }
+
+
+def _shift(first: int, last: int, n_cells: int) -> int:
+    """Fewest bits to drop so that no more than n_cells steps lie between two floats."""
+    shift = 0
+    while (last >> shift) - (first >> shift) + 1 > n_cells:
+        shift += 1
+    return shift
+
+
+_FITS = {"integer": _fit_integer, "linear": _fit_linear, "log": _fit_log, "symlog": _fit_symlog}

@@ -1,0 +1,307 @@
+"""Reads the roles of a batch into plain arrays, and rejects what cannot be read before anything is counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tidegauge._core import (
+    NEVER,
+    Batch,
+    DataError,
+    Vocabulary,
+    find_codes,
+    intern_codes,
+    read_instants,
+    read_keys,
+    read_numbers,
+    read_times,
+)
+from tidegauge.schema import Schema
+
+if TYPE_CHECKING:
+    from tidegauge.layout import Layout
+
+TILE = 1 << 18  # rows whose roles are in memory at once
+LARGEST_VALUE = (
+    1e38  # of labels and predictions of a regression: their fourth power must stay finite
+)
+AHEAD = 366 * 86_400 * 1_000_000  # how far ahead of the clock a timestamp may lie, microseconds
+
+
+def as_batch(data: object) -> Batch:
+    """View any tabular object as a batch, without copying its values.
+
+    Accepts whatever speaks the Arrow PyCapsule protocol (pyarrow, polars, pandas, DuckDB, …) and
+    mappings of column name to NumPy array or sequence.
+
+    Raises
+    ------
+    DataError
+        When the object is not tabular, or the columns of a mapping differ in length.
+
+    >>> as_batch({"x": np.arange(3)}).n_rows
+    3
+    """
+    if isinstance(data, Batch):
+        return data
+    if isinstance(data, Mapping):
+        data = _table(data)
+    if isinstance(data, pa.RecordBatch):
+        data = pa.table(data)
+    if hasattr(data, "__arrow_c_stream__"):
+        return Batch.from_stream(data.__arrow_c_stream__())
+    if hasattr(data, "__arrow_c_array__"):
+        return Batch.from_array(*data.__arrow_c_array__())
+    raise DataError(
+        f"got {type(data).__name__}; a table is wanted: an object with __arrow_c_stream__ (pyarrow, "
+        "polars, pandas 2.2 or later, DuckDB) or a dict of column name to array"
+    )
+
+
+def _table(columns: Mapping[str, Any]) -> pa.Table:
+    arrays = {}
+    for name, values in columns.items():
+        if not isinstance(name, str):
+            raise DataError(f"column names are text, got {name!r}")
+        if isinstance(values, np.ndarray) and values.ndim != 1:
+            raise DataError(f"column {name!r}: one dimension is wanted, got shape {values.shape}")
+        if isinstance(values, np.ndarray) and values.dtype.kind in "US":
+            values = values.astype(object)
+        try:
+            arrays[name] = values if hasattr(values, "__arrow_c_array__") else pa.array(values)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise DataError(f"column {name!r}: cannot be read as one type ({error})") from None
+    lengths = {name: len(values) for name, values in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"columns differ in length: {lengths}")
+    return pa.table(arrays)
+
+
+def tiles(batch: Batch) -> Iterator[tuple[int, int]]:
+    """Row ranges of a batch that are read at once."""
+    for start in range(0, batch.n_rows, TILE):
+        yield start, min(start + TILE, batch.n_rows)
+
+
+def numbers_of(batch: Batch, name: str, *, times: bool = False) -> NDArray[np.float64]:
+    """All values of a column as doubles, NaN where missing; empty when it is of another type."""
+    if batch.kind(name) not in (("time",) if times else ("bool", "integer", "float")):
+        return np.empty(0)
+    return (read_instants if times else read_numbers)(batch, name, 0, batch.n_rows)
+
+
+def first_texts(batch: Batch, name: str, limit: int) -> list[str]:
+    """Distinct values of a column as texts, in the order met, `limit` at most."""
+    vocabulary = Vocabulary([], limit)
+    if batch.kind(name) in ("bool", "integer", "float", "text"):
+        for start, stop in tiles(batch):
+            intern_codes(batch, name, vocabulary, start, stop)
+    return vocabulary.texts
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The roles of some predictions, one entry a row."""
+
+    times: NDArray[np.int64]  # microseconds, 0 where the schema has no timestamp
+    keys: NDArray[np.uint64] | None  # [n, 2]
+    decisions: NDArray[np.int32]  # -1 where there is none
+    values: NDArray[np.float64]  # [n * n_values]
+    weights: NDArray[np.float64]  # empty where every row weighs 1
+    labels: NDArray[np.float64] | None  # NaN where not known yet
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The roles of some outcomes, one entry a row."""
+
+    keys: NDArray[np.uint64]
+    labels: NDArray[np.float64]
+    times: NDArray[np.int64]
+
+
+def read_predictions(
+    batch: Batch,
+    layout: Layout,
+    start: int,
+    stop: int,
+    *,
+    secret: tuple[int, int] | None,
+    timestamp: str | None,
+) -> Predictions:
+    """Read the roles of rows [start, stop); ids only with their secret, times only from a named column."""
+    schema = layout.schema
+    n = stop - start
+    times = np.zeros(n, dtype=np.int64)
+    if timestamp is not None:
+        times = _read_event_times(batch, timestamp, start, stop)
+    keys = None
+    if secret is not None and schema.prediction_id is not None:
+        _require(batch, schema.prediction_id, "prediction_id", schema)
+        keys = read_keys(batch, schema.prediction_id, start, stop, secret)
+    decisions, values = _read_decisions(batch, layout, start, stop)
+    weights = np.empty(0)
+    if schema.weight is not None:
+        _require(batch, schema.weight, "weight", schema)
+        weights = read_numbers(batch, schema.weight, start, stop)
+        _reject(
+            schema.weight,
+            start,
+            ~((weights >= 0) & (weights <= 1e6)),
+            weights,
+            "a weight lies in [0, 1e6]",
+        )
+    labels = None
+    if schema.label is not None and batch.kind(schema.label) not in ("absent", "empty", "null"):
+        labels = _read_labels(batch, layout, start, stop)
+    return Predictions(times, keys, decisions, values, weights, labels)
+
+
+def read_labels(
+    batch: Batch, layout: Layout, start: int, stop: int, *, secret: tuple[int, int]
+) -> Labels:
+    """Read the roles of outcomes in rows [start, stop)."""
+    schema = layout.schema
+    assert schema.prediction_id is not None and schema.label is not None
+    _require(batch, schema.prediction_id, "prediction_id", schema)
+    _require(batch, schema.label, "label", schema)
+    keys = read_keys(batch, schema.prediction_id, start, stop, secret)
+    labels = _read_labels(batch, layout, start, stop)
+    if schema.timestamp is not None and batch.kind(schema.timestamp) != "absent":
+        times = _read_event_times(batch, schema.timestamp, start, stop)
+    else:
+        times = np.full(stop - start, NEVER, dtype=np.int64)
+    return Labels(keys, labels, times)
+
+
+def _read_event_times(batch: Batch, name: str, start: int, stop: int) -> NDArray[np.int64]:
+    if batch.kind(name) == "absent":
+        raise DataError(
+            f"column {name!r}: the schema names it as `timestamp`, but the batch has only: "
+            f"{', '.join(batch.names)}"
+        )
+    times = read_times(batch, name, start, stop)
+    if len(times) and int(times.max()) > time.time_ns() // 1000 + AHEAD:
+        row = start + int(times.argmax())
+        moment = np.datetime64(int(times.max()), "us")
+        raise DataError(
+            f"column {name!r}: row {row} lies at {moment} UTC, more than a year ahead of the clock; "
+            "one such event would close every window before it. Check unit and zone"
+        )
+    return times
+
+
+def _read_decisions(
+    batch: Batch, layout: Layout, start: int, stop: int
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Decided class (or -1) and scores or predicted value of each row."""
+    schema = layout.schema
+    n = stop - start
+    scores = []
+    for name in schema.score_columns:
+        _require(batch, name, "prediction_score", schema)
+        score = read_numbers(batch, name, start, stop)
+        _reject(name, start, (score < 0) | (score > 1), score, "a score lies in [0, 1]")
+        scores.append(score)
+    if schema.prediction is not None:
+        _require(batch, schema.prediction, "prediction", schema)
+    if schema.task is None:
+        return np.full(n, -1, dtype=np.int32), np.empty(0)
+    if schema.task == "regression":
+        assert schema.prediction is not None
+        predicted = read_numbers(batch, schema.prediction, start, stop)
+        predicted[~np.isfinite(predicted)] = np.nan
+        _reject(schema.prediction, start, np.abs(predicted) > LARGEST_VALUE, predicted, _IN_RANGE)
+        return np.full(n, -1, dtype=np.int32), predicted
+    values = np.stack(scores, axis=1).ravel() if scores else np.full(n, np.nan)
+    if schema.prediction is not None:
+        decided = _read_classes(batch, schema.prediction, layout, start, stop)
+        return np.where(np.isnan(decided), -1, decided).astype(np.int32), values
+    table = values.reshape(n, layout.n_values)
+    scored = ~np.isnan(table).any(axis=1)
+    if schema.task == "binary":
+        chosen = table[:, 0] >= schema.threshold
+    else:
+        chosen = np.where(scored[:, None], table, 0.0).argmax(axis=1)
+    return np.where(scored, chosen, -1).astype(np.int32), values
+
+
+def _read_labels(batch: Batch, layout: Layout, start: int, stop: int) -> NDArray[np.float64]:
+    """Labels as numbers: 0 or 1, the index of the class, or the value; NaN where not known."""
+    name = layout.schema.label
+    assert name is not None
+    if layout.schema.task != "regression":
+        return _read_classes(batch, name, layout, start, stop)
+    labels = read_numbers(batch, name, start, stop)
+    labels[~np.isfinite(labels)] = np.nan
+    _reject(name, start, np.abs(labels) > LARGEST_VALUE, labels, _IN_RANGE)
+    return labels
+
+
+_IN_RANGE = f"a value lies within ±{LARGEST_VALUE:g}"
+
+
+def _read_classes(
+    batch: Batch, name: str, layout: Layout, start: int, stop: int
+) -> NDArray[np.float64]:
+    """Classes of a label or decision column as numbers, NaN where null."""
+    schema = layout.schema
+    kind = batch.kind(name)
+    if kind in ("null", "empty"):
+        return np.full(stop - start, np.nan)
+    if kind in ("time", "other"):
+        raise DataError(
+            f"column {name!r}: classes are numbers, text or booleans, got "
+            f"{batch.types[batch.names.index(name)]}"
+        )
+    if schema.task == "binary" and schema.positive is None:
+        if kind == "text":
+            raise DataError(
+                f"column {name!r}: classes are 0 and 1 or booleans, got text; name the positive one by "
+                "Schema(positive=...)"
+            )
+        classes = read_numbers(batch, name, start, stop)
+        bad = ~(np.isnan(classes) | (classes == 0) | (classes == 1))
+        _reject(name, start, bad, classes, "a class is 0 or 1")
+        return classes
+    known = [schema.positive] if schema.task == "binary" else layout.classes
+    codes = find_codes(
+        batch, name, Vocabulary([str(text) for text in known], len(known)), start, stop
+    )
+    classes = codes.astype(np.float64)
+    classes[(codes == -1) | (codes == -3)] = np.nan
+    if schema.task == "binary":
+        return np.where(codes == 0, 1.0, np.where(codes == -2, 0.0, classes))
+    if (codes == -2).any():
+        row = start + int((codes == -2).argmax())
+        raise DataError(
+            f"column {name!r}: row {row} holds a class that the reference does not know; known: "
+            f"{', '.join(known)}"  # type: ignore[arg-type]
+        )
+    return classes
+
+
+def _require(batch: Batch, name: str, role: str, schema: Schema) -> None:
+    if batch.kind(name) == "absent":
+        raise DataError(
+            f"column {name!r}: the schema names it as `{role}`, but the batch has only: "
+            f"{', '.join(batch.names)}"
+        )
+
+
+def _reject(
+    name: str, start: int, bad: NDArray[np.bool_], values: NDArray[np.float64], allowed: str
+) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"column {name!r}: row {start + row} holds {values[row]:g}; {allowed} "
+            f"({int(bad.sum())} such rows)"
+        )

@@ -1,0 +1,298 @@
+"""Where each column's counts stand in a row of the matrix of sums."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegauge._core import SPECIALS, Batch, NumericBins, SchemaError, Vocabulary
+from tidegauge.grid import LARGEST, FloatArray, Grid, fit_grid, score_grid
+from tidegauge.ingest import first_texts, numbers_of
+from tidegauge.schema import Column, Schema
+
+IntArray = NDArray[np.int64]
+
+MISSING, NAN, SENTINEL, INVALID, ABSENT = range(SPECIALS)
+TRAFFIC_SLOTS = ("rows", "duplicates", "new_columns", "labelled", "unscored")
+LOSS_SUMS = ("log_loss", "log_loss_squared", "brier", "brier_squared")
+TENTHS = 10
+REGRESSION_SUMS = (
+    "error",
+    "absolute",
+    "squared",
+    "quartic",
+    "label",
+    "label_squared",
+    "absolute_label",
+    "percentage",
+    "log_squared",
+    "symmetric",
+    "count",
+)
+WEIGHT_UNITS = 1 << 20
+MAX_CATEGORIES = 10_000
+MAX_CLASSES = 250
+
+
+@dataclass(frozen=True)
+class CountedColumn:
+    """One column, its bins and its block of counts.
+
+    Numeric and timestamp columns have a `grid`, categorical ones `categories`, which may grow at
+    their end while a reference is fitted.
+    """
+
+    name: str
+    column: Column
+    block: int
+    grid: Grid | None = None
+    categories: Vocabulary | None = None
+
+    @cached_property
+    def bins(self) -> NumericBins | None:
+        """Compiled bins of a numeric column."""
+        if self.grid is None:
+            return None
+        return self.grid.bins(tuple(value for value in self.column.missing if _is_number(value)))
+
+    @cached_property
+    def sentinels(self) -> Vocabulary:
+        """Texts that mean missing."""
+        return Vocabulary([str(value) for value in self.column.missing], MAX_CATEGORIES)
+
+    @property
+    def n_slots(self) -> int:
+        """Width of the block."""
+        if self.bins is not None:
+            return self.bins.n_slots
+        assert self.categories is not None
+        return SPECIALS + 1 + len(self.categories)
+
+    @property
+    def task(self) -> tuple[Any, ...]:
+        """What the core needs to count the column."""
+        if self.bins is not None:
+            content = "times" if self.column.kind == "timestamp" else "numbers"
+            return (content, self.name, self.block, self.bins)
+        return ("categories", self.name, self.block, self.categories, self.sentinels)
+
+    @cached_property
+    def lower_edges(self) -> FloatArray:
+        """Smallest value of each ordered bin; the first bin holds -inf, the last +inf."""
+        assert self.bins is not None
+        return self.bins.lower_edges()
+
+    @cached_property
+    def reachable(self) -> NDArray[np.bool_]:
+        """Ordered finite bins that some value falls into, [n_bins - 2]."""
+        edges = self.lower_edges
+        reachable: NDArray[np.bool_] = edges[1:-1] < edges[2:]
+        return reachable
+
+    @cached_property
+    def fine_map(self) -> tuple[NDArray[np.int32], FloatArray]:
+        """Slot to finite fine bin (the last takes the rest), and the edges of these bins."""
+        reachable = self.reachable
+        n_fine = int(reachable.sum())
+        slots = np.full(self.n_slots, n_fine, dtype=np.int32)
+        slots[SPECIALS + 1 : -1][reachable] = np.arange(n_fine, dtype=np.int32)
+        edges = np.append(self.lower_edges[1:-1][reachable], LARGEST)
+        return slots, edges
+
+    @cached_property
+    def outside(self) -> tuple[slice, slice]:
+        """Slots of finite values below and above the limits."""
+        assert self.grid is not None and self.bins is not None
+        low, high = self.grid.limits
+        ends = self.bins.encode(np.array([low, np.nextafter(high, np.inf)]))
+        return slice(SPECIALS + 1, int(ends[0])), slice(int(ends[1]), self.n_slots - 1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The blocks of a row: one a counted column, then traffic, then what the task's outcomes need.
+
+    `classes` are those of a multiclass task; `label_center` is subtracted from the labels of a
+    regression before they are squared.
+    """
+
+    schema: Schema
+    columns: dict[str, CountedColumn]
+    n_bins: int
+    classes: tuple[str, ...] = ()
+    label: CountedColumn | None = None
+    label_center: float = 0.0
+
+    @property
+    def traffic_block(self) -> int:
+        """Block of TRAFFIC_SLOTS."""
+        return len(self.columns)
+
+    @property
+    def outcome_block(self) -> int:
+        """First block of outcomes."""
+        return len(self.columns) + 1
+
+    @cached_property
+    def score_edges(self) -> FloatArray:
+        """Inner edges of the score bins; none where the model gives no scores."""
+        if self.schema.task == "regression" or not self.schema.score_columns:
+            return np.empty(0)
+        cuts = np.array(score_grid(self.schema.threshold).cuts)
+        return cuts[(cuts > 0) & (cuts < 1)]
+
+    @property
+    def n_score_bins(self) -> int:
+        """Bins of a score."""
+        return len(self.score_edges) + 1
+
+    @property
+    def n_slots(self) -> list[int]:
+        """Width of every block."""
+        widths = [column.n_slots for column in self.columns.values()] + [len(TRAFFIC_SLOTS)]
+        if self.schema.task == "binary":
+            widths.append(4 * self.n_score_bins)
+        if self.schema.task == "multiclass":
+            n = len(self.classes)
+            widths += [n * n, n, 2 * TENTHS, *([2 * self.n_score_bins] * n)]
+        if self.label is not None:
+            widths.append(self.label.n_slots)
+        return widths
+
+    @property
+    def n_sums(self) -> int:
+        """Exact sums of a cell."""
+        if self.schema.task is None:
+            return 0
+        if self.schema.task == "regression":
+            return len(REGRESSION_SUMS)
+        return len(LOSS_SUMS) + TENTHS
+
+    @property
+    def n_values(self) -> int:
+        """Scores or values kept with a prediction that waits for its label."""
+        return max(1, len(self.schema.score_columns))
+
+    @property
+    def outcome_blocks(self) -> dict[str, Any]:
+        """What the core needs to count outcomes."""
+        return {
+            "traffic": self.traffic_block,
+            "first": self.outcome_block,
+            "n_classes": len(self.classes),
+            "score_edges": self.score_edges,
+            "label_center": self.label_center,
+            "label_bins": None if self.label is None else self.label.bins,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the layout as JSON-ready values."""
+        return {
+            "schema": self.schema.to_toml(),
+            "n_bins": self.n_bins,
+            "classes": list(self.classes),
+            "label_center": self.label_center,
+            "label_grid": self.label.grid.to_dict() if self.label and self.label.grid else None,
+            "columns": {
+                name: {
+                    "grid": counted.grid.to_dict() if counted.grid else None,
+                    "categories": counted.categories.texts if counted.categories else None,
+                }
+                for name, counted in self.columns.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Layout:
+        """Read a layout back."""
+        schema = Schema.from_toml(stored["schema"])
+        declared = counted_columns(schema)
+        columns = {}
+        for block, (name, parts) in enumerate(stored["columns"].items()):
+            grid = Grid.from_dict(parts["grid"]) if parts["grid"] else None
+            texts = parts["categories"]
+            categories = Vocabulary(texts, MAX_CATEGORIES) if texts is not None else None
+            columns[name] = CountedColumn(name, declared[name], block, grid, categories)
+        layout = cls(
+            schema,
+            columns,
+            stored["n_bins"],
+            tuple(stored["classes"]),
+            label_center=stored["label_center"],
+        )
+        if stored["label_grid"]:
+            layout = _with_label(layout, Grid.from_dict(stored["label_grid"]))
+        return layout
+
+
+def counted_columns(schema: Schema) -> dict[str, Column]:
+    """Every column with counts of its own: features, then scores and predictions."""
+    columns = {name: column or Column("numeric") for name, column in dict(schema.features).items()}
+    for name in schema.score_columns:
+        columns[name] = Column("numeric", limits=(0.0, 1.0))
+    if schema.prediction is not None:
+        kind = "numeric" if schema.task == "regression" else "categorical"
+        columns[schema.prediction] = Column(kind)  # type: ignore[arg-type]
+    return columns
+
+
+def fit_layout(batch: Batch, schema: Schema, n_bins: int) -> Layout:
+    """Choose the bins of every column from the first rows of a reference."""
+    schema = schema.with_kinds(batch)
+    columns: dict[str, CountedColumn] = {}
+    for block, (name, column) in enumerate(counted_columns(schema).items()):
+        if column.kind == "categorical":
+            texts = column.categories
+            if texts is None:
+                texts = tuple(_categories(batch, name, column))
+            columns[name] = CountedColumn(
+                name, column, block, categories=Vocabulary(list(texts), MAX_CATEGORIES)
+            )
+        elif name in schema.score_columns:
+            columns[name] = CountedColumn(name, column, block, score_grid(schema.threshold))
+        else:
+            values = numbers_of(batch, name, times=column.kind == "timestamp")
+            columns[name] = CountedColumn(name, column, block, fit_grid(values, column, n_bins))
+    layout = Layout(schema, columns, n_bins)
+    if schema.task == "multiclass":
+        layout = replace(layout, classes=_classes(batch, schema))
+    if schema.task == "regression":
+        name = schema.label
+        values = numbers_of(batch, name) if name and batch.kind(name) != "absent" else np.empty(0)
+        values = values[np.isfinite(values)]
+        layout = replace(layout, label_center=float(values.mean()) if len(values) else 0.0)
+        layout = _with_label(layout, fit_grid(values, Column("numeric"), n_bins))
+    return layout
+
+
+def _with_label(layout: Layout, grid: Grid) -> Layout:
+    name = layout.schema.label or "label"
+    label = CountedColumn(name, Column("numeric"), layout.outcome_block, grid)
+    return replace(layout, label=label)
+
+
+def _categories(batch: Batch, name: str, column: Column) -> list[str]:
+    texts = first_texts(batch, name, MAX_CATEGORIES)
+    return [text for text in sorted(texts) if text not in set(map(str, column.missing))]
+
+
+def _classes(batch: Batch, schema: Schema) -> tuple[str, ...]:
+    if isinstance(schema.prediction_score, dict):
+        return tuple(schema.prediction_score)
+    texts: set[str] = set()
+    for name in (schema.label, schema.prediction):
+        if name is not None and batch.kind(name) != "absent":
+            texts |= set(first_texts(batch, name, MAX_CLASSES + 1))
+    if len(texts) > MAX_CLASSES:
+        raise SchemaError(
+            f"more than {MAX_CLASSES} classes; name the scores of each class, or group them"
+        )
+    return tuple(sorted(texts))

@@ -1,0 +1,580 @@
+"""The monitor: predictions and labels in, sums by window, metrics out."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from tidegauge import archive
+from tidegauge._core import NEVER, Batch, DataError, Join, SchemaError
+from tidegauge.comparison import (
+    Comparison,
+    chosen_metrics,
+    distributions,
+    kinds_of,
+    window_comparison,
+)
+from tidegauge.engine import resolve_device, resolve_threads
+from tidegauge.ingest import Predictions, as_batch, read_labels, read_predictions, tiles
+from tidegauge.metrics import Metric
+from tidegauge.reference import Reference
+from tidegauge.values import METRIC_TABLE, Account
+from tidegauge.window import Span, parse_duration
+
+if TYPE_CHECKING:
+    from tidegauge.report import Report
+
+MAX_PENDING = 50_000_000
+
+
+class Monitor:
+    """Watch the traffic of a model beside its reference.
+
+    Parameters
+    ----------
+    reference
+        What the traffic is compared with.
+    window
+        Width of the windows that are kept, from "1min" to "1d". Metrics can be asked for any multiple.
+    lateness
+        How long after its own time a prediction waits for its label.
+    device
+        "cpu", or "auto" for the best there is.
+    model
+        Name of the model, for the metric table.
+    threads
+        Threads for the row work; one a core, 8 at most, unless given.
+    max_pending
+        Predictions remembered at once; more are counted as expired when they arrive.
+
+    Notes
+    -----
+    A call either counts all of its rows or, when it raises, none. Calls from several threads are
+    taken one after another.
+
+    >>> import numpy as np
+    >>> import tidegauge as tg
+    >>> schema = tg.Schema(features=["age"], timestamp="time")
+    >>> time = np.datetime64("2024-05-01T00:00", "us") + np.arange(200) * np.timedelta64(1, "h")
+    >>> reference = tg.Reference.fit({"age": np.arange(200) % 50, "time": time}, schema)
+    >>> monitor = tg.Monitor(reference, window="1d")
+    >>> monitor.log({"age": np.arange(100) % 50, "time": time[:100]})
+    100
+    >>> monitor.metrics("missing_rate").num_rows
+    5
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        window: str = "1h",
+        lateness: str = "48h",
+        device: str = "cpu",
+        model: str = "model",
+        threads: int | None = None,
+        max_pending: int = MAX_PENDING,
+    ) -> None:
+        self.reference = reference
+        self.window = window
+        self.lateness = lateness
+        self.device = resolve_device(device)
+        self.model = model
+        self.threads = resolve_threads(threads)
+        self.max_pending = max_pending
+        pane = parse_duration(window, role="window")
+        day = parse_duration("1d", role="window")
+        minute = parse_duration("1min", role="window")
+        if not minute <= pane <= day or day % pane:
+            raise ValueError(
+                f"window {window!r} must divide a day, from '1min' to '1d'; ask metrics(window=...) for more"
+            )
+        timed = reference.schema.timestamp is not None
+        self._table = reference.new_table(pane if timed else 0)
+        self._join = self._new_join()
+        self._lock = threading.RLock()
+
+    def _new_join(self) -> Join:
+        lateness = parse_duration(self.lateness, role="lateness") if self.schema.timestamp else -1
+        return Join(lateness, self._table.layout.n_values, self.max_pending)
+
+    @property
+    def schema(self) -> Any:
+        """Roles of the columns."""
+        return self.reference.schema
+
+    # -- events --------------------------------------------------------------------------------
+
+    def log(self, batch: object) -> int:
+        """Count predictions; labels that came with them, or before them, are joined at once.
+
+        Parameters
+        ----------
+        batch
+            Any object with the Arrow PyCapsule protocol, or a dict of arrays. A feature that is not
+            there is counted as absent, one of a wrong type as invalid.
+
+        Returns
+        -------
+        int
+            Rows counted: all but those whose id the same model version had predicted before.
+
+        Raises
+        ------
+        DataError
+            When an id, timestamp, score, label or weight cannot be used; nothing is counted then.
+        """
+        rows = as_batch(batch)
+        with self._lock:
+            ranges = list(tiles(rows))
+            # Everything that can fail is read before anything is counted; one tile is kept.
+            read = {span: self._read(rows, *span) for span in ranges[:1]}
+            for span in ranges[1:]:
+                self._read(rows, *span)
+            return sum(
+                self._log(rows, span, read.pop(span, None) or self._read(rows, *span))
+                for span in ranges
+            )
+
+    def _read(self, batch: Batch, start: int, stop: int) -> Predictions:
+        return read_predictions(
+            batch,
+            self._table.layout,
+            start,
+            stop,
+            secret=self.reference.secret,
+            timestamp=self.schema.timestamp,
+        )
+
+    def _log(self, batch: Batch, span: tuple[int, int], rows: Predictions) -> int:
+        table = self._table
+        groups, versions = table.groups(batch, *span)
+        cells = table.locate(rows.times, groups)
+        n = span[1] - span[0]
+        if rows.keys is None:
+            table.count(batch, span, cells, None, threads=self.threads)
+            table.add_labelled(rows, groups)
+            if self.schema.timestamp is not None:
+                self._join.advance(int(rows.times.max()))
+            return n
+        flags, outcomes = self._join.log(
+            {
+                "keys": rows.keys,
+                "times": rows.times,
+                "groups": groups,
+                "versions": versions,
+                "decisions": rows.decisions,
+                "values": rows.values if len(rows.values) else np.full(n, np.nan),
+                "weights": rows.weights,
+            }
+        )
+        accepted = flags.astype(bool)
+        table.count(batch, span, cells, accepted, threads=self.threads)
+        table.add_outcomes(outcomes)
+        if rows.labels is not None:
+            known = ~np.isnan(rows.labels)
+            if known.any():
+                times = (
+                    rows.times[known] if self.schema.timestamp else np.full(int(known.sum()), NEVER)
+                )
+                found = self._join.label(
+                    np.ascontiguousarray(rows.keys[known]), rows.labels[known], times
+                )
+                table.add_outcomes(found)
+        return int(accepted.sum())
+
+    def label(self, batch: object) -> int:
+        """Join labels with their predictions; each adds to the window of its prediction.
+
+        Parameters
+        ----------
+        batch
+            Columns `prediction_id` and `label` as the schema names them, and the timestamp of the
+            label where there is one. A null label is one that is not known yet.
+
+        Returns
+        -------
+        int
+            Labels taken in; what became of them is in `account`.
+
+        Raises
+        ------
+        SchemaError
+            When the schema names no prediction id or no label.
+        DataError
+            When an id or a label cannot be used; nothing is counted then.
+        """
+        if self.schema.prediction_id is None or self.schema.label is None:
+            raise SchemaError(
+                "labels are joined by id: the schema must name `prediction_id` and `label`"
+            )
+        rows = as_batch(batch)
+        with self._lock:
+            ranges = list(tiles(rows))
+            secret = self.reference.secret
+            read = [read_labels(rows, self._table.layout, *span, secret=secret) for span in ranges]
+            for part in read:
+                self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
+            return rows.n_rows
+
+    def advance(self, timestamp: datetime) -> None:
+        """Move the watermark without an event, so that predictions expire while traffic rests.
+
+        Raises
+        ------
+        ValueError
+            When the timestamp has no zone.
+        """
+        if timestamp.tzinfo is None:
+            raise ValueError(f"the timestamp needs a zone, got {timestamp.isoformat()}")
+        moment = timestamp.astimezone(UTC).replace(tzinfo=None)
+        with self._lock:
+            self._join.advance(int(np.datetime64(moment, "us").astype(np.int64)))
+
+    @property
+    def watermark(self) -> datetime | None:
+        """Latest event time met, UTC; None before the first."""
+        with self._lock:
+            mark = self._join.watermark
+        if mark == NEVER:
+            return None
+        moment: datetime = np.datetime64(mark, "us").astype(datetime)
+        return moment.replace(tzinfo=UTC)
+
+    @property
+    def account(self) -> Account:
+        """Where every prediction and every label went."""
+        with self._lock:
+            return Account(*self._join.account())
+
+    @property
+    def new_columns(self) -> Mapping[str, int]:
+        """Columns that the schema does not know, and the rows that came with them."""
+        with self._lock:
+            return dict(self._table.new_columns)
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the sums take, in bytes."""
+        with self._lock:
+            return self._table.cells.n_bytes
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def metrics(
+        self,
+        metrics: str | Metric | Sequence[str | Metric] | None = None,
+        *,
+        columns: str | Sequence[str] | None = None,
+        segments: str | Sequence[str] | None = None,
+        versions: str | Sequence[str] | None = None,
+        window: str | None = None,
+        step: str | None = None,
+        threshold: float | None = None,
+    ) -> pa.Table:
+        """Compute metrics of every window, version, segment and column.
+
+        Parameters
+        ----------
+        metrics
+            Names, or metrics with chosen options; all that apply unless given.
+        columns
+            Columns to look at; all unless given.
+        segments
+            Segments to look at, such as "all" or "origin=EWR"; all unless given.
+        versions
+            Model versions to look at; all unless given.
+        window
+            Width of the windows: a multiple of the monitor's, "1mo" for calendar months, "all" for one.
+        step
+            Distance from one window to the next; less than the width makes sliding windows.
+        threshold
+            Decide binary predictions anew at this score, snapped to the score bins.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row per window, version, segment, column and metric; see `tidegauge.values.METRIC_TABLE`.
+
+        Raises
+        ------
+        ValueError
+            When a name is unknown; the message lists what is known.
+        """
+        asked = list(metrics) if isinstance(metrics, list | tuple) else metrics
+        chosen = chosen_metrics(asked, threshold)  # type: ignore[arg-type]
+        names = self._columns(columns)
+        with self._lock:
+            comparison = self._compare(window, step, segments, versions)
+            if comparison is None:
+                return METRIC_TABLE.empty_table()
+            return comparison.table(model=self.model, metrics=chosen, columns=names)
+
+    def baseline(
+        self,
+        metrics: str | Metric | Sequence[str | Metric] | None = None,
+        *,
+        columns: str | Sequence[str] | None = None,
+        segments: str | Sequence[str] | None = None,
+        window: str | None = None,
+    ) -> pa.Table:
+        """Compute the same metrics for the reference's own windows: how far they move without any drift.
+
+        Each window is compared with the whole reference, of which it is a part, so values are a little
+        low where the reference holds few windows. Empty where the reference has no timestamps.
+        """
+        asked = list(metrics) if isinstance(metrics, list | tuple) else metrics
+        table = self.reference.table
+        if table.pane == 0:
+            return METRIC_TABLE.empty_table()
+        span = Span.parse(window or self.window, None, table.pane)
+        comparison = window_comparison(
+            self.reference, table, span, segments=segments, by_version=False
+        )
+        return comparison.table(
+            model=self.model,
+            metrics=chosen_metrics(asked, None),  # type: ignore[arg-type]
+            columns=self._columns(columns),
+        )
+
+    def _columns(self, columns: str | Sequence[str] | None) -> list[str] | None:
+        if columns is None:
+            return None
+        known = kinds_of(self._table.layout)
+        asked = [columns] if isinstance(columns, str) else list(columns)
+        for name in asked:
+            if name not in known:
+                raise ValueError(f"unknown column {name!r}; counted are: {', '.join(known)}")
+        return asked
+
+    def _compare(
+        self,
+        window: str | None,
+        step: str | None,
+        segments: str | Sequence[str] | None,
+        versions: str | Sequence[str] | None,
+    ) -> Comparison | None:
+        timeless = self._table.pane == 0
+        span = Span.parse("all" if timeless and window is None else window, step, self._table.pane)
+        if not len(self._table.cells):
+            return None
+        chosen = [versions] if isinstance(versions, str) else versions
+        return window_comparison(
+            self.reference, self._table, span, segments=segments, versions=chosen
+        )
+
+    def report(self, *, title: str | None = None, window: str | None = None) -> Report:
+        """Everything to look at: metrics of the whole traffic by window, of every segment in total, bins.
+
+        Parameters
+        ----------
+        title
+            Heading; the name of the model unless given.
+        window
+            Width of the windows in the pictures over time; the monitor's own unless given.
+        """
+        from tidegauge.report import Report
+
+        by_window = self.metrics(segments="all", window=window)
+        in_total = self.metrics(window="all")
+        with self._lock:
+            whole = self._compare("all", None, "all", None)
+            names = list(kinds_of(self._table.layout))
+            drawn = distributions(whole, names) if whole is not None else ()
+        parts = [by_window] if self._table.pane == 0 else [by_window, in_total]
+        settings = {
+            "model": self.model,
+            "reference rows": f"{self.reference.n_rows:,}",
+            "window": window or self.window,
+            "label lateness": self.lateness,
+            "fine bins": str(self._table.layout.n_bins),
+            "device": self.device,
+        }
+        return Report(
+            title=title or self.model,
+            table=pa.concat_tables(parts).unify_dictionaries(),
+            distributions=drawn,
+            account=self.account if self.schema.prediction_id else None,
+            settings=settings,
+        )
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def merge(self, other: Monitor) -> None:
+        """Add everything that another monitor of the same reference has counted.
+
+        Raises
+        ------
+        SchemaError
+            When the other one has another reference, window or lateness.
+        """
+        mine, theirs = self._table.layout.to_dict(), other._table.layout.to_dict()
+        same = mine == theirs and self.reference.secret == other.reference.secret
+        if not same or (self.window, self.lateness) != (other.window, other.lateness):
+            raise SchemaError(
+                "only monitors of the same reference, window and lateness can be merged; build both "
+                "from one saved reference"
+            )
+        if other is self:
+            raise SchemaError("a monitor cannot be merged into itself")
+        first, second = sorted((self, other), key=id)
+        with first._lock, second._lock:
+            header, arrays = other._table.state()
+            self._table.add_state(header, arrays)
+            state = other._join.save()
+            groups = self._table.add_groups(other._table.group_names())
+            versions = np.array(
+                [self._table.versions.add(text) for text in other._table.versions.texts],
+                dtype=np.int32,
+            )
+            join = self._new_join()
+            join.load(
+                {
+                    **state,
+                    "groups": groups[state["groups"]],
+                    "versions": versions[state["versions"]],
+                }
+            )
+            self._table.add_outcomes(self._join.merge(join))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the monitor, its reference and all waiting predictions to one file."""
+        header, arrays = self.state()
+        archive.write(path, "monitor", header, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Monitor:
+        """Read such a file.
+
+        Raises
+        ------
+        DataError
+            When the file is damaged, of another kind, or of a later format.
+        """
+        header, arrays = archive.read(path, "monitor")
+        try:
+            parts: dict[str, dict[str, NDArray[Any]]] = {"reference": {}, "table": {}, "join": {}}
+            for name, array in arrays.items():
+                part, _, key = name.partition(".")
+                parts[part][key] = array
+            reference = Reference.from_state(header["reference"], parts["reference"])
+            monitor = cls(reference, **header["settings"])
+            monitor._table.add_state(header["table"], parts["table"])
+            groups = monitor._table.add_groups(header["groups"])
+            versions = np.array(
+                [monitor._table.versions.add(text) for text in header["versions"]], dtype=np.int32
+            )
+            join = parts["join"]
+            join["groups"] = groups[join["groups"]]
+            join["versions"] = versions[join["versions"]]
+            monitor._join.load(join)
+        except (KeyError, IndexError, TypeError) as error:
+            raise DataError(f"{path}: the stored monitor is damaged ({error!r})") from None
+        return monitor
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Header and arrays of the file: equal for monitors that have counted the same events."""
+        with self._lock:
+            reference, reference_arrays = self.reference.state()
+            table, table_arrays = self._table.state()
+            join = self._join.save()
+            names = self._table.group_names()
+            used = sorted({tuple(names[group]) for group in join["groups"]})
+            place = {name: i for i, name in enumerate(used)}
+            join["groups"] = np.array(
+                [place[tuple(names[group])] for group in join["groups"]], dtype=np.int32
+            )
+            versions = sorted({name[0] for name in used})
+            join["versions"] = np.array(
+                [versions.index(used[group][0]) for group in join["groups"]], dtype=np.int32
+            )
+        arrays = {
+            f"{part}.{name}": array
+            for part, group in (
+                ("reference", reference_arrays),
+                ("table", table_arrays),
+                ("join", join),
+            )
+            for name, array in group.items()
+        }
+        header = {
+            "reference": reference,
+            "table": table,
+            "groups": [list(name) for name in used],
+            "versions": versions,
+            "settings": {
+                "window": self.window,
+                "lateness": self.lateness,
+                "model": self.model,
+                "max_pending": self.max_pending,
+            },
+        }
+        return header, arrays
+
+
+def compare(
+    reference: object,
+    current: object,
+    *,
+    schema: Any = None,
+    metrics: str | Metric | Sequence[str | Metric] | None = None,
+    columns: str | Sequence[str] | None = None,
+    title: str = "Current against reference",
+) -> Report:
+    """Compare two tables in one call: drift and integrity of every column.
+
+    Parameters
+    ----------
+    reference
+        Table, or a fitted `Reference`.
+    current
+        Table to compare with it.
+    schema
+        Roles of the columns; inferred from the reference unless given.
+    metrics, columns
+        Which to compute; all unless given.
+    title
+        Heading of the report.
+
+    Returns
+    -------
+    Report
+        Prints itself; `to_arrow`, `to_pandas`, `to_html` and `plot` give the rest.
+
+    >>> import numpy as np
+    >>> report = compare({"x": np.arange(1000.0)}, {"x": np.arange(500.0)})
+    >>> report.to_arrow().num_rows > 10
+    True
+    """
+    from tidegauge.report import Report
+    from tidegauge.schema import Schema
+
+    if not isinstance(reference, Reference):
+        before = as_batch(reference)
+        reference = Reference.fit(before, schema or Schema.infer(before))
+    # One window over everything, so neither ids nor times are needed.
+    timeless = replace(
+        reference.layout, schema=replace(reference.schema, timestamp=None, prediction_id=None)
+    )
+    whole = Reference(timeless, reference.table, reference.secret)
+    monitor = Monitor(whole, model="compare")
+    monitor.log(current)
+    table = monitor.metrics(metrics, columns=columns)
+    comparison = monitor._compare("all", None, "all", None)
+    drawn = ()
+    if comparison is not None:
+        names = monitor._columns(columns) or list(kinds_of(reference.layout))
+        drawn = distributions(comparison, names)
+    settings = {
+        "reference rows": f"{reference.n_rows:,}",
+        "fine bins": str(reference.layout.n_bins),
+    }
+    return Report(title=title, table=table, distributions=drawn, settings=settings)

@@ -1,0 +1,299 @@
+"""What traffic is compared with: bins, categories and sums of a reference, fitted once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegauge import archive
+from tidegauge._core import SPECIALS, Batch, DataError, SchemaError, Vocabulary
+from tidegauge.engine import resolve_threads
+from tidegauge.ingest import as_batch, first_texts, read_predictions, tiles
+from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
+from tidegauge.schema import Schema
+from tidegauge.window import IndexArray, WindowTable, parse_duration
+
+COARSE_BINS = 10
+
+
+@dataclass(eq=False)
+class Reference:
+    """Bins, categories and sums of the traffic that everything else is compared with.
+
+    Made by `Reference.fit`; the raw data is never needed again. It keeps the sums of every pane, so
+    that the spread of the reference's own windows is known.
+
+    Parameters
+    ----------
+    layout
+        Columns and their bins.
+    table
+        Sums by pane and segment.
+    secret
+        Key of the hash of prediction ids; the same for all monitors of a reference, so that they merge.
+    """
+
+    layout: Layout
+    table: WindowTable
+    secret: tuple[int, int]
+    _coarse: dict[str, tuple[IndexArray, int]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        table: object,
+        schema: Schema,
+        *,
+        bins: int = 1024,
+        pane: str = "1h",
+        like: Reference | None = None,
+        threads: int | None = None,
+    ) -> Reference:
+        """Learn bins and sums from a table, or from an iterable of tables too big for memory together.
+
+        Parameters
+        ----------
+        table
+            Any object with the Arrow PyCapsule protocol, a dict of arrays, or an iterable of such.
+        schema
+            Roles of the columns. Kinds that are not declared are inferred from the first table.
+        bins
+            Fine bins of a numeric column, 16 to 4096; heavy tails get up to four times as many.
+        pane
+            Width of the windows that the reference is kept in; has no effect without timestamps.
+        like
+            Another reference whose bins are taken over, so that the two can be merged.
+        threads
+            Threads for the row work; one a core, 8 at most, unless given.
+
+        Returns
+        -------
+        Reference
+            Bins are chosen from the first table; categories grow with every table.
+
+        Raises
+        ------
+        SchemaError, DataError
+            When a column is missing or cannot be read as its role demands.
+
+        >>> import numpy as np
+        >>> reference = Reference.fit({"age": np.arange(100)}, Schema(features=["age"]))
+        >>> reference.n_rows
+        100
+        """
+        if not 16 <= bins <= 4096:
+            raise SchemaError(f"bins must lie between 16 and 4096, got {bins}")
+        width = parse_duration(pane, role="pane")
+        reference: Reference | None = None
+        for batch in _batches(table):
+            if reference is None:
+                if like is not None:
+                    layout = Layout.from_dict(like.layout.to_dict())
+                else:
+                    layout = fit_layout(batch, schema, bins)
+                timed = schema.timestamp is not None and batch.kind(schema.timestamp) != "absent"
+                secret = like.secret if like else (secrets.randbits(64), secrets.randbits(64))
+                reference = cls(layout, WindowTable(layout, width if timed else 0), secret)
+            reference._count(batch, resolve_threads(threads))
+        if reference is None:
+            raise DataError(
+                "the reference holds no table; give at least one, even if it has no rows"
+            )
+        return reference
+
+    def _count(self, batch: Batch, threads: int) -> None:
+        self._grow_categories(batch)
+        timestamp = self.layout.schema.timestamp if self.table.pane else None
+        read = [
+            (rows, read_predictions(batch, self.layout, *rows, secret=None, timestamp=timestamp))
+            for rows in tiles(batch)
+        ]
+        for rows, predictions in read:
+            groups, _ = self.table.groups(batch, *rows)
+            cells = self.table.locate(predictions.times, groups)
+            self.table.count(batch, rows, cells, None, threads=threads)
+            self.table.add_labelled(predictions, groups)
+        self._coarse.clear()
+
+    def _grow_categories(self, batch: Batch) -> None:
+        for counted in self.layout.columns.values():
+            if counted.categories is None or counted.column.categories is not None:
+                continue
+            known = set(counted.categories.texts) | set(map(str, counted.column.missing))
+            for text in first_texts(batch, counted.name, MAX_CATEGORIES):
+                if text not in known:
+                    counted.categories.add(text)
+            self.table.cells.widen(counted.block, counted.n_slots)
+
+    @property
+    def schema(self) -> Schema:
+        """Roles of the columns, every kind settled."""
+        return self.layout.schema
+
+    @property
+    def n_rows(self) -> int:
+        """Rows it was fitted on."""
+        cells, slots, counts = self.table.cells.entries(self.layout.traffic_block)
+        overall = {i for i, name in enumerate(self.table.names()) if name[1] == 0}
+        keys = self.table.cells.keys()
+        inside = np.array([int(segment) in overall for segment in keys[:, 1]], dtype=bool)
+        return int(counts[(slots == 0) & inside[cells]].sum()) if len(cells) else 0
+
+    def merge(self, other: Reference) -> None:
+        """Add the sums of a reference with the same bins, fitted elsewhere on other rows.
+
+        Raises
+        ------
+        SchemaError
+            When the bins differ; fit the other one with `like=`.
+
+        >>> import numpy as np
+        >>> first = Reference.fit({"age": np.arange(60)}, Schema(features=["age"]))
+        >>> first.merge(Reference.fit({"age": np.arange(40)}, first.schema, like=first))
+        >>> first.n_rows
+        100
+        """
+        if _bins_of(self.layout) != _bins_of(other.layout) or self.table.pane != other.table.pane:
+            raise SchemaError(
+                "the references differ in schema, bins or pane; fit one with like= the other"
+            )
+        maps: dict[int, NDArray[np.int32]] = {}
+        for name, counted in self.layout.columns.items():
+            theirs = other.layout.columns[name].categories
+            if counted.categories is None or theirs is None:
+                continue
+            codes = [counted.categories.add(text) for text in theirs.texts]
+            moved = [SPECIALS if code < 0 else SPECIALS + 1 + code for code in codes]
+            maps[counted.block] = np.array([*range(SPECIALS + 1), *moved], dtype=np.int32)
+            self.table.cells.widen(counted.block, counted.n_slots)
+        self.table.add_state(*other.table.state(), slot_maps=maps)
+        self._coarse.clear()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to one file."""
+        header, arrays = self.state()
+        archive.write(path, "reference", header, arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Reference:
+        """Read such a file.
+
+        Raises
+        ------
+        DataError
+            When the file is damaged, of another kind, or of a later format.
+        """
+        return cls.from_state(*archive.read(path, "reference"))
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Header and arrays of the file."""
+        table, arrays = self.table.state()
+        return {
+            "layout": self.layout.to_dict(),
+            "table": table,
+            "secret": list(self.secret),
+        }, arrays
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Reference:
+        """Restore such a state."""
+        layout = Layout.from_dict(header["layout"])
+        table = WindowTable(layout, header["table"]["pane"])
+        table.add_state(header["table"], arrays)
+        return cls(layout, table, (header["secret"][0], header["secret"][1]))
+
+    def new_table(self, pane: int) -> WindowTable:
+        """Empty table for traffic to compare; its categories no longer follow the reference's."""
+        columns = {
+            name: counted
+            if counted.categories is None
+            else replace(counted, categories=Vocabulary(counted.categories.texts, MAX_CATEGORIES))
+            for name, counted in self.layout.columns.items()
+        }
+        return WindowTable(replace(self.layout, columns=columns), pane)
+
+    def coarse(self, counted: CountedColumn) -> tuple[IndexArray, int]:
+        """Slot to coarse bin, and the number of coarse bins; the last one takes missing values.
+
+        Categories are bins as they stand, "other" after them. Numbers are cut at the deciles of the
+        reference, snapped to fine bins; declared edges are kept.
+        """
+        if counted.name not in self._coarse:
+            if counted.grid is None:
+                n = counted.n_slots - SPECIALS
+                map_ = np.full(counted.n_slots, n, dtype=np.int32)
+                map_[SPECIALS] = n - 1
+                map_[SPECIALS + 1 :] = np.arange(n - 1)
+                self._coarse[counted.name] = (map_, n + 1)
+            else:
+                self._coarse[counted.name] = self._deciles(counted)
+        return self._coarse[counted.name]
+
+    def _deciles(self, counted: CountedColumn) -> tuple[IndexArray, int]:
+        edges = counted.lower_edges
+        if counted.column.edges is not None:
+            declared = np.array(counted.column.edges)
+            bin_of = np.searchsorted(declared, edges, side="right")
+        else:
+            cells = np.arange(len(self.table.cells), dtype=np.int32)
+            counts = self.table.cells.counts(
+                counted.block,
+                cells,
+                np.zeros_like(cells),
+                1,
+                np.empty(0, np.int32),
+                counted.n_slots,
+            )[0, SPECIALS:]
+            bin_of = _equal_shares(counts)
+        n = int(bin_of[-1]) + 1
+        map_ = np.full(counted.n_slots, n, dtype=np.int32)
+        map_[SPECIALS:] = bin_of
+        return map_, n + 1
+
+
+def _equal_shares(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Group ordered bins into at most COARSE_BINS of nearly equal counts; few values keep a bin each."""
+    occupied = np.flatnonzero(counts)
+    if len(occupied) <= COARSE_BINS:
+        starts = np.zeros(len(counts), dtype=np.int64)
+        starts[occupied[1:]] = 1
+        return np.cumsum(starts)
+    below = np.concatenate([[0], np.cumsum(counts)])[:-1]  # rows before each bin
+    total = counts.sum()
+    targets = total * np.arange(1, COARSE_BINS) / COARSE_BINS
+    after = np.searchsorted(below, targets)
+    nearer = np.where(
+        (after < len(below))
+        & (after > 0)
+        & (
+            np.abs(below[np.minimum(after, len(below) - 1)] - targets)
+            > np.abs(below[after - 1] - targets)
+        ),
+        after - 1,
+        np.minimum(after, len(below) - 1),
+    )
+    starts = np.zeros(len(counts), dtype=np.int64)
+    starts[nearer[nearer > 0]] = 1
+    return np.cumsum(starts)
+
+
+def _batches(table: object) -> Iterator[Batch]:
+    tabular = hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__")
+    if tabular or isinstance(table, Mapping | Batch | str) or not isinstance(table, Iterable):
+        yield as_batch(table)
+        return
+    for part in table:
+        yield as_batch(part)
+
+
+def _bins_of(layout: Layout) -> dict[str, Any]:
+    """What two references must share to be merged: all of the layout but the categories."""
+    stored = layout.to_dict()
+    stored["columns"] = {name: parts["grid"] for name, parts in stored["columns"].items()}
+    return stored

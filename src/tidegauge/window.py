@@ -1,0 +1,596 @@
+"""Windows in event time: cells of sums, named, merged, and added up to any multiple of a pane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidegauge._core import (
+    SPECIALS,
+    Batch,
+    Cells,
+    DataError,
+    PairIndex,
+    Vocabulary,
+    intern_codes,
+)
+from tidegauge.ingest import Predictions
+from tidegauge.layout import (
+    LOSS_SUMS,
+    REGRESSION_SUMS,
+    TENTHS,
+    TRAFFIC_SLOTS,
+    CountedColumn,
+    Layout,
+)
+from tidegauge.metrics.evaluate import Keys
+from tidegauge.metrics.inputs import (
+    BinaryOutcomes,
+    ColumnCounts,
+    MulticlassOutcomes,
+    Outcomes,
+    RegressionOutcomes,
+    Traffic,
+)
+
+IntArray = NDArray[np.int64]
+IndexArray = NDArray[np.int32]
+FloatArray = NDArray[np.float64]
+
+MISSING_SEGMENT = "(missing)"
+OTHER_SEGMENT = "(other)"
+MAX_SEGMENT_VALUES = 10_000
+NO_VERSION = ""
+
+_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_SECOND = 1_000_000
+_DAY = 86_400 * _SECOND
+_MONDAY = 4 * _DAY  # 1970-01-05: weeks begin on a Monday
+_NO_MAP: IndexArray = np.empty(0, dtype=np.int32)
+
+
+def parse_duration(text: str, *, role: str) -> int:
+    """Microseconds of a duration such as "15min", "1h", "1d" or "2w".
+
+    Raises
+    ------
+    ValueError
+        When the text is not a positive number and one of the units.
+
+    >>> parse_duration("15min", role="window")
+    900000000
+    """
+    digits = text.rstrip("abcdefghijklmnopqrstuvwxyz") if isinstance(text, str) else ""
+    unit = text[len(digits) :] if isinstance(text, str) else ""
+    if not digits.isdigit() or int(digits) < 1 or unit not in _UNITS:
+        raise ValueError(
+            f"{role} is a whole number and a unit ({', '.join(_UNITS)}) such as '1h' or '1d', got {text!r}"
+        )
+    return int(digits) * _UNITS[unit] * _SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """How panes add up to windows: the width of a window and the step from one to the next.
+
+    A width of None is one window over everything; "1mo" is a calendar month.
+    """
+
+    width: int | None
+    step: int | None
+    monthly: bool = False
+
+    @classmethod
+    def parse(cls, window: str | None, step: str | None, pane: int) -> Span:
+        """Read a window and a step, both multiples of a pane.
+
+        Raises
+        ------
+        ValueError
+            When a duration is not one, or not a multiple of the pane.
+        """
+        if window in ("all", "1mo"):
+            if step is not None:
+                raise ValueError(f"a window of {window!r} takes no step")
+            return cls(None, None, monthly=window == "1mo")
+        width = pane if window is None else parse_duration(window, role="window")
+        stride = width if step is None else parse_duration(step, role="step")
+        for role, value in (("window", width), ("step", stride)):
+            if pane == 0 or value % pane:
+                raise ValueError(
+                    f"{role} {window if role == 'window' else step!r} is not a multiple of the "
+                    f"{pane // _SECOND} s that traffic is kept in; choose a multiple, '1mo' or 'all'"
+                )
+        if width % stride:
+            raise ValueError(
+                f"the window must be a multiple of the step, got {window!r} and {step!r}"
+            )
+        return cls(width, stride)
+
+    def starts(self, panes: IntArray) -> list[tuple[IntArray, IntArray]]:
+        """For each way a pane belongs to a window: start and end of that window, [n_panes] each."""
+        if self.monthly:
+            months = panes.astype("datetime64[us]").astype("datetime64[M]")
+            ends = (months + 1).astype("datetime64[us]").astype(np.int64)
+            return [(months.astype("datetime64[us]").astype(np.int64), ends)]
+        if self.width is None or self.step is None:
+            return [(np.zeros_like(panes), np.zeros_like(panes))]
+        origin = _MONDAY if self.step % (7 * _DAY) == 0 else 0
+        latest = (panes - origin) // self.step * self.step + origin
+        return [
+            (latest - k * self.step, latest - k * self.step + self.width)
+            for k in range(self.width // self.step)
+        ]
+
+
+@dataclass
+class WindowTable:
+    """Cells (pane, version, segment) by sums: the whole state of what was counted.
+
+    Parameters
+    ----------
+    layout
+        Columns and blocks.
+    pane
+        Width of the smallest window, in microseconds; 0 keeps no time.
+    """
+
+    layout: Layout
+    pane: int
+    cells: Cells = field(init=False)
+    versions: Vocabulary = field(init=False)
+    values: dict[str, Vocabulary] = field(init=False)  # of each segment column
+    new_columns: dict[str, int] = field(init=False)  # rows that came with an unknown column
+
+    def __post_init__(self) -> None:
+        self.cells = Cells(self.layout.n_slots, self.layout.n_sums)
+        self.versions = Vocabulary([], MAX_SEGMENT_VALUES)
+        self.values = {
+            name: Vocabulary([MISSING_SEGMENT, OTHER_SEGMENT], MAX_SEGMENT_VALUES)
+            for name in self.layout.schema.segment_columns
+        }
+        self.new_columns = {}
+        self._pairs = [PairIndex() for _ in self.layout.schema.segment_columns]
+        self._groups: list[tuple[int, ...]] = []  # (version, code of each segment column)
+        self._segments: dict[tuple[Any, ...], int] = {}  # (version, set, codes) -> segment
+        self._segments_of_group: list[list[int]] = []
+
+    # -- counting ------------------------------------------------------------------------------
+
+    def groups(self, batch: Batch, start: int, stop: int) -> tuple[IndexArray, IndexArray]:
+        """Group of each row, (version and segment values), and its version."""
+        schema = self.layout.schema
+        n = stop - start
+        if schema.model_version is None:
+            versions = np.full(n, self.versions.add(NO_VERSION), dtype=np.int32)
+        else:
+            versions = self._codes(batch, schema.model_version, self.versions, start, stop)
+        groups = versions
+        for index, name in zip(self._pairs, schema.segment_columns, strict=True):
+            groups = index.intern(groups, self._codes(batch, name, self.values[name], start, stop))
+        self._name_groups()
+        return groups, versions
+
+    @staticmethod
+    def _codes(
+        batch: Batch, name: str, vocabulary: Vocabulary, start: int, stop: int
+    ) -> IndexArray:
+        if batch.kind(name) in ("absent", "null"):
+            return np.full(stop - start, vocabulary.add(MISSING_SEGMENT), dtype=np.int32)
+        codes = intern_codes(batch, name, vocabulary, start, stop)
+        if (codes < 0).any():
+            codes[codes == -2] = vocabulary.add(OTHER_SEGMENT)
+            codes[codes < 0] = vocabulary.add(MISSING_SEGMENT)
+        return codes
+
+    def _name_groups(self) -> None:
+        """Give every group met for the first time its segments, one of each set."""
+        paths: list[tuple[int, ...]] = [(code,) for code in range(len(self.versions))]
+        for index in self._pairs:
+            paths = [(*paths[first], second) for first, second in index.pairs]
+        columns = self.layout.schema.segment_columns
+        for group in paths[len(self._groups) :]:
+            codes = dict(zip(columns, group[1:], strict=True))
+            segments = []
+            for number, names in enumerate(self.layout.schema.segment_sets):
+                key = (group[0], number, tuple(codes[name] for name in names))
+                segments.append(self._segments.setdefault(key, len(self._segments)))
+            self._groups.append(group)
+            self._segments_of_group.append(segments)
+
+    def locate(self, times: IntArray, groups: IndexArray) -> IndexArray:
+        """Cells of rows, [n_sets, n]."""
+        n_sets = len(self.layout.schema.segment_sets)
+        segments = np.array(self._segments_of_group, dtype=np.int64).reshape(-1, n_sets)
+        return self.cells.locate(times, groups, segments, self.pane)
+
+    def count(
+        self,
+        batch: Batch,
+        rows: tuple[int, int],
+        cells: IndexArray,
+        accepted: NDArray[np.bool_] | None,
+        *,
+        threads: int,
+    ) -> None:
+        """Count rows [start, stop) of a batch into their cells, all columns and the traffic."""
+        known = set(self.layout.schema.columns)
+        unknown = [name for name in batch.names if name not in known]
+        n_accepted = cells.shape[1] if accepted is None else int(accepted.sum())
+        for name in unknown:
+            self.new_columns[name] = self.new_columns.get(name, 0) + n_accepted
+        kept = cells
+        if accepted is not None and n_accepted < cells.shape[1]:
+            self._add_traffic("duplicates", cells[:, ~accepted])
+            kept = np.where(accepted, cells, np.int32(-1))
+            cells = cells[:, accepted]
+        self._add_traffic("rows", cells)
+        if unknown:
+            self._add_traffic("new_columns", cells)
+        columns = [column.task for column in self.layout.columns.values()]
+        self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), threads)
+
+    def _add_traffic(self, slot: str, cells: IndexArray) -> None:
+        counts = np.bincount(cells.ravel())
+        where = np.flatnonzero(counts).astype(np.int32)
+        slots = np.full(len(where), TRAFFIC_SLOTS.index(slot), dtype=np.int32)
+        self.cells.add_entries(self.layout.traffic_block, where, slots, counts[where])
+
+    def add_outcomes(self, outcomes: Mapping[str, NDArray[Any]]) -> None:
+        """Count labelled predictions, as a join gives them, into their cells."""
+        task = self.layout.schema.task
+        if task is None or not len(outcomes["labels"]):
+            return
+        if self.layout.schema.weight is None:
+            outcomes = {**outcomes, "weights": np.empty(0)}
+        cells = self.locate(outcomes["times"], outcomes["groups"])
+        self.cells.add_outcomes(task, self.layout.outcome_blocks, cells, outcomes)
+
+    def add_labelled(self, rows: Predictions, groups: IndexArray) -> None:
+        """Count predictions that came with their label."""
+        if rows.labels is None:
+            return
+        known = ~np.isnan(rows.labels)
+        n = int(known.sum())
+        weights = rows.weights[known] if len(rows.weights) else np.ones(n)
+        self.add_outcomes(
+            {
+                "times": rows.times[known],
+                "groups": groups[known],
+                "decisions": rows.decisions[known],
+                "values": rows.values.reshape(len(known), -1)[known].ravel(),
+                "weights": weights,
+                "labels": rows.labels[known],
+                "signs": np.ones(n, dtype=np.int8),
+            }
+        )
+
+    # -- state ---------------------------------------------------------------------------------
+
+    def names(self) -> list[tuple[str, int, tuple[str, ...]]]:
+        """(version, set of columns, value of each) of every segment."""
+        versions = self.versions.texts
+        texts = {name: vocabulary.texts for name, vocabulary in self.values.items()}
+        sets = self.layout.schema.segment_sets
+        return [
+            (
+                versions[version],
+                number,
+                tuple(texts[name][code] for name, code in zip(sets[number], codes, strict=True)),
+            )
+            for version, number, codes in self._segments
+        ]
+
+    def add_names(self, names: Sequence[tuple[str, int, Sequence[str]]]) -> list[int]:
+        """Segments of such names, made when new."""
+        sets = self.layout.schema.segment_sets
+        segments = []
+        for version, number, values in names:
+            if not 0 <= number < len(sets) or len(values) != len(sets[number]):
+                raise DataError("a stored segment does not fit the schema")
+            codes = []
+            for column, value in zip(sets[number], values, strict=True):
+                code = self.values[column].add(value)
+                codes.append(self.values[column].add(OTHER_SEGMENT) if code < 0 else code)
+            key = (self.versions.add(version), number, tuple(codes))
+            segments.append(self._segments.setdefault(key, len(self._segments)))
+        return segments
+
+    def group_names(self) -> list[list[str]]:
+        """Version and segment values of every group."""
+        texts = [
+            self.versions.texts,
+            *(self.values[n].texts for n in self.layout.schema.segment_columns),
+        ]
+        return [[t[code] for t, code in zip(texts, group, strict=True)] for group in self._groups]
+
+    def add_groups(self, names: Sequence[Sequence[str]]) -> IndexArray:
+        """Groups of such names, made when new."""
+        columns = self.layout.schema.segment_columns
+        n = len(names)
+        groups = np.array([self.versions.add(row[0]) for row in names], dtype=np.int32)
+        for k, (index, name) in enumerate(zip(self._pairs, columns, strict=True)):
+            codes = np.array([self.values[name].add(row[k + 1]) for row in names], dtype=np.int32)
+            groups = index.intern(groups, codes)
+        if n:
+            self._name_groups()
+        return groups
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Header and arrays that hold everything counted, the same whatever order it came in."""
+        names = self.names()
+        keys = self.cells.keys()
+        order = sorted(range(len(keys)), key=lambda i: (int(keys[i, 0]), names[int(keys[i, 1])]))
+        place = np.empty(len(keys), dtype=np.int32)
+        place[order] = np.arange(len(keys), dtype=np.int32)
+        used = sorted({names[int(segment)] for segment in keys[:, 1]})
+        rank = {name: i for i, name in enumerate(used)}
+        segments = np.array([rank[names[int(s)]] for s in keys[order, 1]], dtype=np.int64)
+        arrays: dict[str, NDArray[Any]] = {"panes": keys[order, 0], "segments": segments}
+        for block in range(len(self.layout.n_slots)):
+            cells, slots, counts = self.cells.entries(block)
+            cells = place[cells]
+            by_place = np.lexsort((slots, cells))
+            arrays[f"cells_{block}"] = cells[by_place]
+            arrays[f"slots_{block}"] = slots[by_place].astype(np.uint16)
+            arrays[f"counts_{block}"] = counts[by_place]
+            everything = np.arange(len(keys), dtype=np.int32)
+            extremes = self.cells.extremes(block, everything, everything, len(keys))
+            arrays[f"extremes_{block}"] = extremes[order]
+        arrays["limbs"] = self.cells.limbs()[order]
+        header = {
+            "pane": self.pane,
+            "names": used,
+            "new_columns": dict(sorted(self.new_columns.items())),
+        }
+        return header, arrays
+
+    def add_state(
+        self,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        slot_maps: Mapping[int, NDArray[np.int32]] | None = None,
+    ) -> None:
+        """Add such a state; `slot_maps` says where the slots of a block have moved to."""
+        segments = np.array(self.add_names(header["names"]), dtype=np.int64)
+        n = len(arrays["panes"])
+        stored = arrays["segments"]
+        if n and not (stored.min() >= 0 and stored.max() < len(segments)):
+            raise DataError("the stored cells are damaged: unknown segments")
+        cells = np.empty(n, dtype=np.int32)
+        for segment in np.unique(stored):
+            rows = np.flatnonzero(stored == segment)
+            table = segments[[segment]].reshape(1, 1)
+            groups = np.zeros(len(rows), dtype=np.int32)
+            cells[rows] = self.cells.locate(arrays["panes"][rows], groups, table, self.pane)[0]
+        for block in range(len(self.layout.n_slots)):
+            slots = arrays[f"slots_{block}"].astype(np.int32)
+            if slot_maps and block in slot_maps:
+                slots = slot_maps[block][slots]
+            where = cells[arrays[f"cells_{block}"]]
+            self.cells.add_entries(block, where, slots, arrays[f"counts_{block}"])
+            self.cells.add_extremes(block, cells, np.ascontiguousarray(arrays[f"extremes_{block}"]))
+        self.cells.add_limbs(cells, np.ascontiguousarray(arrays["limbs"]))
+        for name, rows_seen in header["new_columns"].items():
+            self.new_columns[name] = self.new_columns.get(name, 0) + rows_seen
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def read(
+        self,
+        span: Span,
+        *,
+        segments: str | Sequence[str] | None = None,
+        versions: Sequence[str] | None = None,
+        by_version: bool = True,
+    ) -> tuple[Keys, WindowSums]:
+        """Sum cells into windows: the key of each row and the sums behind it."""
+        names = self.names()
+        labels = [self._label(number, values) for _, number, values in names]
+        keys = self.cells.keys()
+        wanted = _chosen("segment", segments, sorted(set(labels)))
+        wanted_versions = _chosen("version", versions, sorted({name[0] for name in names}))
+        keep = np.array(
+            [
+                (wanted is None or label in wanted)
+                and (wanted_versions is None or name[0] in wanted_versions)
+                for label, name in zip(labels, names, strict=True)
+            ],
+            dtype=bool,
+        )
+        chosen = np.flatnonzero(keep[keys[:, 1]]) if len(keys) else np.empty(0, dtype=np.int64)
+        all_labels = _ordered(labels)
+        all_versions = sorted({name[0] for name in names}) if by_version else [NO_VERSION]
+        label_of = np.array([all_labels.index(label) for label in labels], dtype=np.int64)
+        version_of = np.array(
+            [all_versions.index(name[0]) if by_version else 0 for name in names], dtype=np.int64
+        )
+        rows = []
+        for starts, ends in span.starts(keys[chosen, 0]):
+            segment = keys[chosen, 1]
+            rows.append(
+                np.stack([starts, ends, version_of[segment], label_of[segment], chosen], axis=1)
+            )
+        table = np.concatenate(rows) if rows else np.empty((0, 5), dtype=np.int64)
+        unique, targets = np.unique(table[:, :4], axis=0, return_inverse=True)
+        sums = WindowSums(
+            self,
+            table[:, 4].astype(np.int32),
+            targets.ravel().astype(np.int32),
+            len(unique),
+        )
+        timeless = self.pane == 0 or (span.width is None and not span.monthly)
+        start, end = unique[:, 0], unique[:, 1]
+        if timeless and self.pane and len(chosen):
+            panes = keys[chosen, 0]
+            start = np.full(len(unique), panes.min())
+            end = np.full(len(unique), panes.max() + self.pane)
+        return (
+            Keys(
+                window_start=None if self.pane == 0 else start,
+                window_end=None if self.pane == 0 else end,
+                version=unique[:, 2].astype(np.int32),
+                versions=tuple(all_versions),
+                segment=unique[:, 3].astype(np.int32),
+                segments=tuple(all_labels),
+            ),
+            sums,
+        )
+
+    def _label(self, number: int, values: Sequence[str]) -> str:
+        columns = self.layout.schema.segment_sets[number]
+        return " & ".join(f"{c}={v}" for c, v in zip(columns, values, strict=True)) or "all"
+
+
+def _chosen(role: str, given: str | Sequence[str] | None, known: Sequence[str]) -> set[str] | None:
+    if given is None:
+        return None
+    wanted = {given} if isinstance(given, str) else set(given)
+    if missing := wanted - set(known) - {"all"}:
+        shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+        raise ValueError(f"unknown {role} {sorted(missing)[0]!r}; known: {shown or 'none yet'}")
+    return wanted
+
+
+def _ordered(labels: Sequence[str]) -> list[str]:
+    """Distinct labels, the whole traffic first, then by number of columns and name."""
+    return sorted(set(labels), key=lambda label: (label != "all", label.count(" & "), label))
+
+
+@dataclass(frozen=True)
+class WindowSums:
+    """The sums of some rows of windows; what a metric may ask for is read when it asks."""
+
+    table: WindowTable
+    chosen: IndexArray  # cells
+    rows: IndexArray  # row that each of them adds into
+    n_rows: int
+
+    @property
+    def _layout(self) -> Layout:
+        return self.table.layout
+
+    def slots(self, block: int, map_: IndexArray = _NO_MAP, width: int | None = None) -> IntArray:
+        """Counts of a block, [n_rows, width]."""
+        full = self._layout.n_slots[block] if width is None else width
+        return self.table.cells.counts(block, self.chosen, self.rows, self.n_rows, map_, full)
+
+    def extremes(self, block: int) -> FloatArray:
+        """Smallest and largest finite value, [n_rows, 2]."""
+        return self.table.cells.extremes(block, self.chosen, self.rows, self.n_rows)
+
+    @cached_property
+    def sums(self) -> FloatArray:
+        """Exact sums, [n_rows, n_sums]."""
+        return self.table.cells.sums(self.chosen, self.rows, self.n_rows)
+
+    @cached_property
+    def _traffic(self) -> IntArray:
+        return self.slots(self._layout.traffic_block)
+
+    def traffic(self) -> Traffic:
+        """Rows, duplicates, rows with unknown columns."""
+        rows, duplicates, new_columns, _, _ = self._traffic.T
+        return Traffic(rows=rows, duplicates=duplicates, new_columns=new_columns)
+
+    def label_share(self) -> FloatArray:
+        """Share of the predictions whose label has arrived; NaN where there are none."""
+        rows = self._traffic[:, 0]
+        share: FloatArray = self._traffic[:, 3] / np.where(rows == 0, np.nan, rows)
+        return share
+
+    def column_counts(self, counted: CountedColumn) -> ColumnCounts:
+        """What the values of a column were."""
+        slots = self.slots(counted.block)
+        missing, nan, sentinel, invalid, absent = slots[:, :SPECIALS].T
+        common = {
+            "rows": slots.sum(axis=1),
+            "null": missing,
+            "nan": nan,
+            "sentinel": sentinel,
+            "invalid": invalid,
+            "absent": absent,
+        }
+        ordered = slots[:, SPECIALS:]
+        if counted.grid is None:
+            return ColumnCounts(**common, unseen=ordered[:, 0], distinct=(ordered > 0).sum(axis=1))
+        below, above = counted.outside
+        extremes = self.extremes(counted.block)
+        extremes[~np.isfinite(extremes)] = np.nan
+        return ColumnCounts(
+            **common,
+            below=slots[:, below].sum(axis=1),
+            above=slots[:, above].sum(axis=1),
+            negative_infinity=ordered[:, 0],
+            positive_infinity=ordered[:, -1],
+            distinct=(ordered > 0).sum(axis=1),
+            minimum=extremes[:, 0],
+            maximum=extremes[:, 1],
+        )
+
+    def outcomes(self) -> Outcomes | None:
+        """Sums over labelled rows, by task."""
+        task = self._layout.schema.task
+        if task is None:
+            return None
+        return _OUTCOMES[task](self)
+
+    def _common(self) -> dict[str, Any]:
+        rows, labelled = self._traffic[:, 0], self._traffic[:, 3]
+        return {"predictions": rows, "labelled_rows": labelled}
+
+    def _binary(self) -> BinaryOutcomes:
+        joint = self.slots(self._layout.outcome_block)
+        joint = joint.reshape(self.n_rows, 2, 2, self._layout.n_score_bins)
+        losses = dict(zip(LOSS_SUMS, self.sums.T, strict=False))
+        return BinaryOutcomes(
+            **self._common(),
+            labelled=joint.sum(axis=(1, 2, 3)),
+            negatives=joint[:, 0],
+            positives=joint[:, 1],
+            edges=np.concatenate([[0.0], self._layout.score_edges, [1.0]]),
+            confidence=self.sums[:, len(LOSS_SUMS) :],
+            unscored=self._traffic[:, 4],
+            **losses,
+        )
+
+    def _multiclass(self) -> MulticlassOutcomes:
+        first = self._layout.outcome_block
+        classes = self._layout.classes
+        n, n_bins = len(classes), self._layout.n_score_bins
+        confusion = self.slots(first).reshape(self.n_rows, n, n)
+        tenths = self.slots(first + 2).reshape(self.n_rows, TENTHS, 2)
+        scores = [self.slots(first + 3 + k).reshape(self.n_rows, 2, n_bins) for k in range(n)]
+        losses = dict(zip(LOSS_SUMS, self.sums.T, strict=False))
+        return MulticlassOutcomes(
+            **self._common(),
+            labelled=confusion.sum(axis=(1, 2)),
+            confusion=confusion,
+            classes=classes,
+            ranks=self.slots(first + 1),
+            scores=np.stack(scores, axis=1),
+            edges=np.concatenate([[0.0], self._layout.score_edges, [1.0]]),
+            top_confidence=self.sums[:, len(LOSS_SUMS) :],
+            top_counts=tenths.sum(axis=2),
+            top_correct=tenths[:, :, 1],
+            **losses,
+        )
+
+    def _regression(self) -> RegressionOutcomes:
+        sums = dict(zip(REGRESSION_SUMS, self.sums.T, strict=True))
+        count = np.rint(sums.pop("count")).astype(np.int64)
+        return RegressionOutcomes(
+            **self._common(), labelled=count, center=self._layout.label_center, **sums
+        )
+
+
+_OUTCOMES: dict[str, Callable[[WindowSums], Outcomes]] = {
+    "binary": WindowSums._binary,
+    "multiclass": WindowSums._multiclass,
+    "regression": WindowSums._regression,
+}
