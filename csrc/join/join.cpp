@@ -5,10 +5,11 @@
 
 namespace tidegauge {
 
-bool Join::older_than(i64 time, i64 multiple) const noexcept {
-  if (options_.lateness < 0 || watermark_ == kNever || time == kNever) return false;
+// Whether `now` lies more than `multiple` times the lateness after `time`.
+bool Join::is_past(i64 now, i64 time, i64 multiple) const noexcept {
+  if (options_.lateness < 0 || now == kNever || time == kNever) return false;
   __extension__ using i128 = __int128;
-  return static_cast<i128>(watermark_) - time > static_cast<i128>(multiple) * options_.lateness;
+  return static_cast<i128>(now) - time > static_cast<i128>(multiple) * options_.lateness;
 }
 
 void Join::advance(i64 time) {
@@ -31,33 +32,14 @@ void Join::emit(Outcomes& out, const Entry& entry, f64 label, std::int8_t sign) 
   out.signs.push_back(sign);
 }
 
-void Join::forget(const Entry& entry) noexcept {
-  if (std::isnan(entry.label)) ++counters_.expired;
-}
-
-// Newest live entry of an id; entries that have been forgotten by now are unlinked.
-i32 Join::head_of(const Key& key) {
+// Newest entry of an id, -1 when none is remembered.
+i32 Join::head_of(const Key& key) const {
   const auto found = heads_.find(key);
-  if (found == heads_.end()) return -1;
-  i32* link = &found->second;
-  while (*link >= 0) {
-    Entry& entry = entries_[static_cast<std::size_t>(*link)];
-    if (forgotten(entry.time)) {
-      forget(entry);
-      entry.version = -1;  // dead: the next sweep drops it
-      *link = entry.next;
-    } else {
-      link = &entry.next;
-    }
-  }
-  const i32 head = found->second;
-  if (head < 0) heads_.erase(found);
-  return head;
+  return found == heads_.end() ? -1 : found->second;
 }
 
 void Join::match_waiting(Entry& entry, f64 known_label, Outcomes& out) {
-  if (!std::isnan(known_label)) {
-    if (expired(entry.time)) return;
+  if (!std::isnan(known_label)) {  // another version of the same id has it
     entry.label = known_label;
     ++counters_.matched;
     emit(out, entry, known_label, 1);
@@ -67,16 +49,14 @@ void Join::match_waiting(Entry& entry, f64 known_label, Outcomes& out) {
   if (waiting == early_.end()) return;
   const Early early = waiting->second;
   early_.erase(waiting);
-  if (expired(early.time)) {
-    ++counters_.orphan;
-  } else if (expired(entry.time)) {
+  if (is_past(early.time, entry.time, 1)) {
     ++counters_.late;
-  } else {
-    entry.label = early.label;
-    ++counters_.matched;
-    ++counters_.matched_labels;
-    emit(out, entry, early.label, 1);
+    return;
   }
+  entry.label = early.label;
+  ++counters_.matched;
+  ++counters_.matched_labels;
+  emit(out, entry, early.label, 1);
 }
 
 Outcomes Join::log(const PredictionRows& rows, std::span<std::uint8_t> accepted) {
@@ -99,10 +79,8 @@ Outcomes Join::log(const PredictionRows& rows, std::span<std::uint8_t> accepted)
       continue;
     }
     ++counters_.predictions;
-    if (entries_.size() >= sweep_at_) {
-      sweep();
-    }
-    if (static_cast<i64>(entries_.size()) >= options_.capacity || forgotten(rows.times[row])) {
+    if (entries_.size() >= sweep_at_) sweep();
+    if (static_cast<i64>(entries_.size()) >= options_.capacity) {
       ++counters_.expired;
       continue;
     }
@@ -133,18 +111,15 @@ void Join::label_rows(const LabelRows& rows, Outcomes& out) {
       ++counters_.missing;
       continue;
     }
+    const i64 arrival = time == kNever ? watermark_ : time;
     const i32 head = head_of(rows.keys[row]);
     if (head < 0) {
-      const i64 arrival = time == kNever ? watermark_ : time;
       const auto [waiting, is_new] = early_.try_emplace(rows.keys[row], Early{arrival, label});
       if (is_new) {
         if (static_cast<i64>(early_.size()) > options_.capacity) {
           early_.erase(waiting);
           ++counters_.orphan;
         }
-      } else if (expired(waiting->second.time)) {
-        ++counters_.orphan;
-        waiting->second = {arrival, label};
       } else if (waiting->second.label == label) {
         ++counters_.duplicate;
       } else {
@@ -156,7 +131,7 @@ void Join::label_rows(const LabelRows& rows, Outcomes& out) {
     bool matched = false, corrected = false, late = false;
     for (i32 i = head; i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
       Entry& entry = entries_[static_cast<std::size_t>(i)];
-      if (expired(entry.time)) {
+      if (is_past(arrival, entry.time, 1)) {
         late = true;
       } else if (std::isnan(entry.label)) {
         matched = true;
@@ -177,14 +152,14 @@ void Join::label_rows(const LabelRows& rows, Outcomes& out) {
   }
 }
 
-// Drops what has been forgotten; amortised by doubling the size at which it happens next.
+// Forgets what is older than twice the lateness, once more than kRemembered are held; the size at which it
+// happens next doubles, so its cost is spread.
 void Join::sweep() {
   const auto n_values = static_cast<std::size_t>(options_.n_values);
   std::size_t kept = 0;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
-    if (entries_[i].version < 0) continue;
-    if (forgotten(entries_[i].time)) {
-      forget(entries_[i]);
+    if (is_past(watermark_, entries_[i].time, 2)) {
+      counters_.expired += std::isnan(entries_[i].label) ? 1 : 0;
       continue;
     }
     entries_[kept] = entries_[i];
@@ -201,23 +176,22 @@ void Join::sweep() {
     head->second = static_cast<i32>(i);
   }
   for (auto waiting = early_.begin(); waiting != early_.end();) {
-    if (expired(waiting->second.time)) {
+    if (is_past(watermark_, waiting->second.time, 2)) {
       ++counters_.orphan;
       waiting = early_.erase(waiting);
     } else {
       ++waiting;
     }
   }
-  sweep_at_ = std::max<std::size_t>(1 << 16, 2 * kept);
+  sweep_at_ = std::max(kRemembered, 2 * kept);
 }
 
 Account Join::account() const {
   Account account = counters_;
   for (const Entry& entry : entries_) {
-    if (entry.version < 0 || !std::isnan(entry.label)) continue;
-    ++(expired(entry.time) ? account.expired : account.pending);
+    if (std::isnan(entry.label)) ++(is_past(watermark_, entry.time, 1) ? account.expired : account.pending);
   }
-  for (const auto& [key, early] : early_) ++(expired(early.time) ? account.orphan : account.early);
+  for (const auto& [key, early] : early_) ++(is_past(watermark_, early.time, 1) ? account.orphan : account.early);
   return account;
 }
 
@@ -226,7 +200,6 @@ Join::State Join::state() const {
   const auto n_values = static_cast<std::size_t>(options_.n_values);
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     const Entry& entry = entries_[i];
-    if (entry.version < 0) continue;
     state.keys.push_back(entry.key);
     state.times.push_back(entry.time);
     state.groups.push_back(entry.group);
@@ -266,7 +239,7 @@ void Join::restore(const State& state) {
     early_[state.early_keys[i]] = {state.early_times[i], state.early_labels[i]};
   counters_ = state.counters;
   watermark_ = state.watermark;
-  sweep_at_ = std::max<std::size_t>(1 << 16, 2 * entries_.size());
+  sweep_at_ = std::max(kRemembered, 2 * entries_.size());
 }
 
 Outcomes Join::merge(const Join& other) {
@@ -277,7 +250,6 @@ Outcomes Join::merge(const Join& other) {
   const auto n_values = static_cast<std::size_t>(options_.n_values);
   for (std::size_t i = 0; i < other.entries_.size(); ++i) {
     Entry entry = other.entries_[i];
-    if (entry.version < 0) continue;
     entry.next = head_of(entry.key);
     const auto begin = other.values_.begin() + static_cast<std::ptrdiff_t>(i * n_values);
     values_.insert(values_.end(), begin, begin + options_.n_values);

@@ -1,6 +1,6 @@
 // Joins predictions with labels that come late, early, twice, corrected or never; every event is accounted for.
 // Costs about 60 ns an event and 80 bytes plus the scores a waiting prediction; memory is bounded by `capacity`.
-// Deterministic: rows are taken in order, and what is late is decided by event time, never by when memory is freed.
+// Deterministic: rows are taken in order; a label is late by its own time, or by the watermark where it has none.
 #pragma once
 
 #include <array>
@@ -13,6 +13,7 @@
 
 namespace tidegauge {
 
+constexpr std::size_t kRemembered = 1 << 20;  // predictions that no sweep forgets
 constexpr i64 kNever = std::numeric_limits<i64>::min();
 
 struct JoinOptions {
@@ -117,13 +118,10 @@ class Join {
     }
   };
 
-  [[nodiscard]] bool older_than(i64 time, i64 multiple) const noexcept;
-  [[nodiscard]] bool expired(i64 time) const noexcept { return older_than(time, 1); }
-  [[nodiscard]] bool forgotten(i64 time) const noexcept { return older_than(time, 2); }
-  [[nodiscard]] i32 head_of(const Key& key);
+  [[nodiscard]] bool is_past(i64 now, i64 time, i64 multiple) const noexcept;
+  [[nodiscard]] i32 head_of(const Key& key) const;
   void label_rows(const LabelRows& rows, Outcomes& out);
   void emit(Outcomes& out, const Entry& entry, f64 label, std::int8_t sign) const;
-  void forget(const Entry& entry) noexcept;
   void match_waiting(Entry& entry, f64 known_label, Outcomes& out);
   void sweep();
 
@@ -132,9 +130,9 @@ class Join {
   std::vector<f64> values_;                        // [n_entries * n_values]
   std::unordered_map<Key, i32, KeyHash> heads_;    // newest entry of an id
   std::unordered_map<Key, Early, KeyHash> early_;  // labels whose prediction has not come
-  Account counters_;                               // pending, expired, early and orphan hold forgotten ones only
+  Account counters_;  // expired and orphan hold forgotten ones only, pending and early none
   i64 watermark_ = kNever;
-  std::size_t sweep_at_ = 1 << 16;
+  std::size_t sweep_at_ = kRemembered;
 };
 
 }  // namespace tidegauge

@@ -24,7 +24,7 @@ def write(
 ) -> None:
     """Write header and arrays; the file appears whole or not at all."""
     target = Path(path)
-    text = json.dumps({"kind": kind, "format": FORMAT_VERSION, **header}, sort_keys=True)
+    text = json.dumps({"kind": kind, "format": FORMAT_VERSION, **header})
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -44,8 +44,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
     Raises
     ------
     DataError
-        When the file is not one of ours, holds another kind of object, is damaged, or was written by
-        a later format.
+        When the file is not one of ours, holds another kind of object, is damaged, or was written
+        in a later format.
     """
     try:
         with zipfile.ZipFile(path) as file:

@@ -90,15 +90,13 @@ class Comparison:
                 (self.sums.rows[inside] - rows.start).astype(np.int32),
                 rows.stop - rows.start,
             )
-            times = {
-                name: None if value is None else value[rows]
-                for name, value in (
-                    ("window_start", self.keys.window_start),
-                    ("window_end", self.keys.window_end),
-                )
-            }
+            opens, closes = self.keys.window_start, self.keys.window_end
             keys = replace(
-                self.keys, **times, version=self.keys.version[rows], segment=self.keys.segment[rows]
+                self.keys,
+                window_start=None if opens is None else opens[rows],
+                window_end=None if closes is None else closes[rows],
+                version=self.keys.version[rows],
+                segment=self.keys.segment[rows],
             )
             parts.append(
                 Comparison(self.reference, keys, sums, self.reference_sums, self.index[rows])
@@ -211,7 +209,8 @@ class Side:
         """Labels by class, in rows, [n_rows, n_classes]."""
         layout = self.sums.table.layout
         counts = self.sums.slots(layout.outcome_block)
-        by_class = counts.reshape(self.sums.n_rows, max(2, len(layout.classes)), -1).sum(axis=2)
+        shape = (self.sums.n_rows, max(2, len(layout.classes)), -1)
+        by_class: IntArray = counts.reshape(shape).sum(axis=2)
         return by_class // WEIGHT_UNITS if layout.schema.weight is not None else by_class
 
     def _rows(self, counted: CountedColumn, counts: IntArray) -> IntArray:

@@ -1,4 +1,4 @@
-"""Reads the roles of a batch into plain arrays, and rejects what cannot be read before anything is counted."""
+"""Reads the roles of a batch into plain arrays; what cannot be read is rejected before counting."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tidegauge._core import (
     read_numbers,
     read_times,
 )
-from tidegauge.schema import Schema
 
 if TYPE_CHECKING:
     from tidegauge.layout import Layout
+    from tidegauge.schema import Schema
 
 TILE = 1 << 18  # rows whose roles are in memory at once
 LARGEST_VALUE = (
@@ -60,8 +60,8 @@ def as_batch(data: object) -> Batch:
     if hasattr(data, "__arrow_c_array__"):
         return Batch.from_array(*data.__arrow_c_array__())
     raise DataError(
-        f"got {type(data).__name__}; a table is wanted: an object with __arrow_c_stream__ (pyarrow, "
-        "polars, pandas 2.2 or later, DuckDB) or a dict of column name to array"
+        f"got {type(data).__name__}; a table is wanted: an object with __arrow_c_stream__ "
+        "(pyarrow, polars, pandas 2.2 or later, DuckDB) or a dict of column name to array"
     )
 
 
@@ -72,10 +72,11 @@ def _table(columns: Mapping[str, Any]) -> pa.Table:
             raise DataError(f"column names are text, got {name!r}")
         if isinstance(values, np.ndarray) and values.ndim != 1:
             raise DataError(f"column {name!r}: one dimension is wanted, got shape {values.shape}")
-        if isinstance(values, np.ndarray) and values.dtype.kind in "US":
-            values = values.astype(object)
+        fixed = isinstance(values, np.ndarray) and values.dtype.kind in "US"
+        readable = values.astype(object) if fixed else values
         try:
-            arrays[name] = values if hasattr(values, "__arrow_c_array__") else pa.array(values)
+            ready = hasattr(readable, "__arrow_c_array__")
+            arrays[name] = readable if ready else pa.array(readable)
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise DataError(f"column {name!r}: cannot be read as one type ({error})") from None
     lengths = {name: len(values) for name, values in arrays.items()}
@@ -136,7 +137,7 @@ def read_predictions(
     secret: tuple[int, int] | None,
     timestamp: str | None,
 ) -> Predictions:
-    """Read the roles of rows [start, stop); ids only with their secret, times only from a named column."""
+    """Read the roles of rows [start, stop); ids need their secret, times a named column."""
     schema = layout.schema
     n = stop - start
     times = np.zeros(n, dtype=np.int64)
@@ -169,7 +170,8 @@ def read_labels(
 ) -> Labels:
     """Read the roles of outcomes in rows [start, stop)."""
     schema = layout.schema
-    assert schema.prediction_id is not None and schema.label is not None
+    assert schema.prediction_id is not None
+    assert schema.label is not None
     _require(batch, schema.prediction_id, "prediction_id", schema)
     _require(batch, schema.label, "label", schema)
     keys = read_keys(batch, schema.prediction_id, start, stop, secret)
@@ -192,8 +194,8 @@ def _read_event_times(batch: Batch, name: str, start: int, stop: int) -> NDArray
         row = start + int(times.argmax())
         moment = np.datetime64(int(times.max()), "us")
         raise DataError(
-            f"column {name!r}: row {row} lies at {moment} UTC, more than a year ahead of the clock; "
-            "one such event would close every window before it. Check unit and zone"
+            f"column {name!r}: row {row} lies at {moment} UTC, more than a year ahead of the "
+            "clock; one such event would close every window before it. Check unit and zone"
         )
     return times
 
@@ -264,8 +266,8 @@ def _read_classes(
     if schema.task == "binary" and schema.positive is None:
         if kind == "text":
             raise DataError(
-                f"column {name!r}: classes are 0 and 1 or booleans, got text; name the positive one by "
-                "Schema(positive=...)"
+                f"column {name!r}: classes are 0 and 1 or booleans, got text; name the positive "
+                "one by Schema(positive=...)"
             )
         classes = read_numbers(batch, name, start, stop)
         bad = ~(np.isnan(classes) | (classes == 0) | (classes == 1))

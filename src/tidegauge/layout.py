@@ -57,7 +57,7 @@ class CountedColumn:
         """Compiled bins of a numeric column."""
         if self.grid is None:
             return None
-        return self.grid.bins(tuple(value for value in self.column.missing if _is_number(value)))
+        return self.grid.bins(tuple(float(value) for value in self.column.missing))
 
     @cached_property
     def sentinels(self) -> Vocabulary:
@@ -106,14 +106,11 @@ class CountedColumn:
     @cached_property
     def outside(self) -> tuple[slice, slice]:
         """Slots of finite values below and above the limits."""
-        assert self.grid is not None and self.bins is not None
+        assert self.grid is not None
+        assert self.bins is not None
         low, high = self.grid.limits
         ends = self.bins.encode(np.array([low, np.nextafter(high, np.inf)]))
         return slice(SPECIALS + 1, int(ends[0])), slice(int(ends[1]), self.n_slots - 1)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
 
 
 @dataclass(frozen=True)
@@ -235,7 +232,7 @@ class Layout:
 
 def counted_columns(schema: Schema) -> dict[str, Column]:
     """Every column with counts of its own: features, then scores and predictions."""
-    columns = {name: column or Column("numeric") for name, column in dict(schema.features).items()}
+    columns = {name: column or Column("numeric") for name, column in schema.declared.items()}
     for name in schema.score_columns:
         columns[name] = Column("numeric", limits=(0.0, 1.0))
     if schema.prediction is not None:
@@ -265,8 +262,8 @@ def fit_layout(batch: Batch, schema: Schema, n_bins: int) -> Layout:
     if schema.task == "multiclass":
         layout = replace(layout, classes=_classes(batch, schema))
     if schema.task == "regression":
-        name = schema.label
-        values = numbers_of(batch, name) if name and batch.kind(name) != "absent" else np.empty(0)
+        label = schema.label
+        values = numbers_of(batch, label) if label is not None else np.empty(0)
         values = values[np.isfinite(values)]
         layout = replace(layout, label_center=float(values.mean()) if len(values) else 0.0)
         layout = _with_label(layout, fit_grid(values, Column("numeric"), n_bins))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +26,10 @@ from tidegauge.engine import resolve_device, resolve_threads
 from tidegauge.ingest import Predictions, as_batch, read_labels, read_predictions, tiles
 from tidegauge.metrics import Metric
 from tidegauge.reference import Reference
-from tidegauge.values import METRIC_TABLE, Account
+from tidegauge.report import Report
+from tidegauge.schema import Schema
+from tidegauge.values import METRIC_TABLE, Account, Distribution
 from tidegauge.window import Span, parse_duration
-
-if TYPE_CHECKING:
-    from tidegauge.report import Report
 
 MAX_PENDING = 50_000_000
 
@@ -43,7 +42,7 @@ class Monitor:
     reference
         What the traffic is compared with.
     window
-        Width of the windows that are kept, from "1min" to "1d". Metrics can be asked for any multiple.
+        Width of the windows that are kept, from "1min" to "1d"; metrics answer for any multiple.
     lateness
         How long after its own time a prediction waits for its label.
     device
@@ -95,7 +94,8 @@ class Monitor:
         minute = parse_duration("1min", role="window")
         if not minute <= pane <= day or day % pane:
             raise ValueError(
-                f"window {window!r} must divide a day, from '1min' to '1d'; ask metrics(window=...) for more"
+                f"window {window!r} must divide a day, from '1min' to '1d'; "
+                "ask metrics(window=...) for more"
             )
         timed = reference.schema.timestamp is not None
         self._table = reference.new_table(pane if timed else 0)
@@ -107,7 +107,7 @@ class Monitor:
         return Join(lateness, self._table.layout.n_values, self.max_pending)
 
     @property
-    def schema(self) -> Any:
+    def schema(self) -> Schema:
         """Roles of the columns."""
         return self.reference.schema
 
@@ -140,7 +140,7 @@ class Monitor:
             for span in ranges[1:]:
                 self._read(rows, *span)
             return sum(
-                self._log(rows, span, read.pop(span, None) or self._read(rows, *span))
+                self._log(rows, span, read.pop(span) if span in read else self._read(rows, *span))
                 for span in ranges
             )
 
@@ -293,7 +293,8 @@ class Monitor:
         versions
             Model versions to look at; all unless given.
         window
-            Width of the windows: a multiple of the monitor's, "1mo" for calendar months, "all" for one.
+            Width of the windows: a multiple of the monitor's, "1mo" for calendar months, "all"
+            for a single one.
         step
             Distance from one window to the next; less than the width makes sliding windows.
         threshold
@@ -302,7 +303,7 @@ class Monitor:
         Returns
         -------
         pyarrow.Table
-            One row per window, version, segment, column and metric; see `tidegauge.values.METRIC_TABLE`.
+            One row per window, version, segment, column and metric, as `values.METRIC_TABLE`.
 
         Raises
         ------
@@ -326,10 +327,10 @@ class Monitor:
         segments: str | Sequence[str] | None = None,
         window: str | None = None,
     ) -> pa.Table:
-        """Compute the same metrics for the reference's own windows: how far they move without any drift.
+        """Compute the same metrics for the reference's own windows: how far they move unaided.
 
-        Each window is compared with the whole reference, of which it is a part, so values are a little
-        low where the reference holds few windows. Empty where the reference has no timestamps.
+        Each window is compared with the whole reference, of which it is a part, so values are
+        a little low where the reference holds few windows. Empty where the reference has no timestamps.
         """
         asked = list(metrics) if isinstance(metrics, list | tuple) else metrics
         table = self.reference.table
@@ -372,7 +373,7 @@ class Monitor:
         )
 
     def report(self, *, title: str | None = None, window: str | None = None) -> Report:
-        """Everything to look at: metrics of the whole traffic by window, of every segment in total, bins.
+        """Everything to look at: the whole traffic by window, every segment in total, bins.
 
         Parameters
         ----------
@@ -381,8 +382,6 @@ class Monitor:
         window
             Width of the windows in the pictures over time; the monitor's own unless given.
         """
-        from tidegauge.report import Report
-
         by_window = self.metrics(segments="all", window=window)
         in_total = self.metrics(window="all")
         with self._lock:
@@ -420,8 +419,8 @@ class Monitor:
         same = mine == theirs and self.reference.secret == other.reference.secret
         if not same or (self.window, self.lateness) != (other.window, other.lateness):
             raise SchemaError(
-                "only monitors of the same reference, window and lateness can be merged; build both "
-                "from one saved reference"
+                "only monitors of the same reference, window and lateness can be merged; build "
+                "both from one saved reference"
             )
         if other is self:
             raise SchemaError("a monitor cannot be merged into itself")
@@ -523,8 +522,8 @@ class Monitor:
 def compare(
     reference: object,
     current: object,
+    schema: Schema | None = None,
     *,
-    schema: Any = None,
     metrics: str | Metric | Sequence[str | Metric] | None = None,
     columns: str | Sequence[str] | None = None,
     title: str = "Current against reference",
@@ -554,9 +553,6 @@ def compare(
     >>> report.to_arrow().num_rows > 10
     True
     """
-    from tidegauge.report import Report
-    from tidegauge.schema import Schema
-
     if not isinstance(reference, Reference):
         before = as_batch(reference)
         reference = Reference.fit(before, schema or Schema.infer(before))
@@ -569,7 +565,7 @@ def compare(
     monitor.log(current)
     table = monitor.metrics(metrics, columns=columns)
     comparison = monitor._compare("all", None, "all", None)
-    drawn = ()
+    drawn: tuple[Distribution, ...] = ()
     if comparison is not None:
         names = monitor._columns(columns) or list(kinds_of(reference.layout))
         drawn = distributions(comparison, names)

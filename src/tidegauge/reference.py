@@ -36,7 +36,7 @@ class Reference:
     table
         Sums by pane and segment.
     secret
-        Key of the hash of prediction ids; the same for all monitors of a reference, so that they merge.
+        Key of the hash of prediction ids; shared by the monitors of a reference, so that they merge.
     """
 
     layout: Layout
@@ -55,7 +55,7 @@ class Reference:
         like: Reference | None = None,
         threads: int | None = None,
     ) -> Reference:
-        """Learn bins and sums from a table, or from an iterable of tables too big for memory together.
+        """Learn bins and sums from a table, or from an iterable of tables too big to hold at once.
 
         Parameters
         ----------
@@ -258,7 +258,7 @@ class Reference:
 
 
 def _equal_shares(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Group ordered bins into at most COARSE_BINS of nearly equal counts; few values keep a bin each."""
+    """Group ordered bins into COARSE_BINS of nearly equal counts; few values keep a bin each."""
     occupied = np.flatnonzero(counts)
     if len(occupied) <= COARSE_BINS:
         starts = np.zeros(len(counts), dtype=np.int64)

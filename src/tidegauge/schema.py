@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, cast
 
 from tidegauge._core import Batch, SchemaError
+from tidegauge.ingest import as_batch
 
 Kind = Literal["numeric", "categorical", "timestamp"]
 Task = Literal["binary", "multiclass", "regression"]
@@ -128,8 +129,8 @@ class Schema:
     task
         "binary", "multiclass", "regression", or None to watch columns alone.
     features
-        Name of each feature with `numeric()`, `categorical()` or `timestamp()`; a list of names, or a
-        None, leaves the kind to be inferred from the reference.
+        Name of each feature with `numeric()`, `categorical()` or `timestamp()`; a list of names,
+        or a None, leaves the kind to be inferred from the reference.
     prediction_id
         Column of ids that labels are joined by: integers, text or bytes.
     timestamp
@@ -239,6 +240,11 @@ class Schema:
         return pairs
 
     @property
+    def declared(self) -> dict[str, Column | None]:
+        """Features with what was declared of them, None where the kind is left to the data."""
+        return cast("dict[str, Column | None]", self.features)
+
+    @property
     def score_columns(self) -> tuple[str, ...]:
         """Columns with scores: none, one, or one a class."""
         if self.prediction_score is None:
@@ -269,7 +275,7 @@ class Schema:
     def with_kinds(self, batch: Batch) -> Schema:
         """Return the schema with the kind of every feature settled by the types of a batch."""
         features: dict[str, Column] = {}
-        for name, column in dict(self.features).items():
+        for name, column in self.declared.items():
             kind = batch.kind(name)
             if column is None and kind == "absent":
                 known = ", ".join(batch.names)
@@ -277,15 +283,15 @@ class Schema:
             if column is None and kind == "other":
                 type_name = batch.types[batch.names.index(name)]
                 raise SchemaError(
-                    f"feature {name!r} has type {type_name}, which cannot be counted; derive a number, "
-                    "a text or a timestamp from it"
+                    f"feature {name!r} has type {type_name}, which cannot be counted; derive a "
+                    "number, a text or a timestamp from it"
                 )
             features[name] = column or Column(_INFERRED.get(kind, "numeric"))
-        return Schema(**{**self._arguments(), "features": features})
+        return replace(self, features=features)
 
     @classmethod
     def infer(cls, table: object, **roles: Any) -> Schema:
-        """Propose a schema: the named roles, and every other column a feature of a kind that fits its type.
+        """Propose a schema: the named roles, and every other column a feature by its type.
 
         Text, dictionaries and booleans become categories, timestamps timestamps, numbers numbers.
         Nested columns, which cannot be counted, are left out.
@@ -293,8 +299,6 @@ class Schema:
         >>> Schema.infer({"age": [31, 45], "plan": ["a", "b"]}).features["plan"].kind
         'categorical'
         """
-        from tidegauge.ingest import as_batch
-
         batch = as_batch(table)
         unknown = set(roles) - {item.name for item in fields(cls)}
         if unknown:
@@ -305,9 +309,6 @@ class Schema:
             names = [name for name in batch.names if name not in taken]
             roles["features"] = [name for name in names if batch.kind(name) != "other"]
         return cls(**roles).with_kinds(batch)
-
-    def _arguments(self) -> dict[str, Any]:
-        return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def to_toml(self) -> str:
         """Return the schema as TOML, to be edited and read back with `from_toml`.
@@ -410,11 +411,12 @@ def _column_from(name: str, entry: Mapping[str, Any]) -> Column | None:
     allowed = {item.name for item in fields(Column)}
     if unknown := set(entry) - allowed:
         raise SchemaError(
-            f"feature {name!r}: unknown key {sorted(unknown)[0]!r}; allowed: {', '.join(sorted(allowed))}"
+            f"feature {name!r}: unknown key {sorted(unknown)[0]!r}; "
+            f"allowed: {', '.join(sorted(allowed))}"
         )
     if "kind" not in entry:
         raise SchemaError(f"feature {name!r}: `kind` is missing; allowed: {', '.join(KINDS)}")
-    values = {
+    values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
     }
     return Column(**values)

@@ -69,7 +69,8 @@ def parse_duration(text: str, *, role: str) -> int:
     unit = text[len(digits) :] if isinstance(text, str) else ""
     if not digits.isdigit() or int(digits) < 1 or unit not in _UNITS:
         raise ValueError(
-            f"{role} is a whole number and a unit ({', '.join(_UNITS)}) such as '1h' or '1d', got {text!r}"
+            f"{role} is a whole number and a unit ({', '.join(_UNITS)}) such as '1h' or '1d', "
+            f"got {text!r}"
         )
     return int(digits) * _UNITS[unit] * _SECOND
 
@@ -104,7 +105,8 @@ class Span:
             if pane == 0 or value % pane:
                 raise ValueError(
                     f"{role} {window if role == 'window' else step!r} is not a multiple of the "
-                    f"{pane // _SECOND} s that traffic is kept in; choose a multiple, '1mo' or 'all'"
+                    f"{pane // _SECOND} s that traffic is kept in; choose a multiple, "
+                    "'1mo' or 'all'"
                 )
         if width % stride:
             raise ValueError(
