@@ -234,23 +234,38 @@ i32 CodeReader::code_at(const ColumnView& view, i64 row) {
   return growth_ == Growth::kGrow ? vocabulary_.find_or_add(text) : vocabulary_.find(text);
 }
 
-void CodeReader::read(i64 start, std::span<i32> out) {
-  const i64 n = static_cast<i64>(out.size());
-  if (view_.dictionary) {
-    for (i64 row = 0; row < n; ++row) {
-      i32& code = out[static_cast<std::size_t>(row)];
-      code = kMissingCode;
-      if (!view_.is_valid(start + row)) continue;
-      const i64 index = dictionary_index(view_, start + row);
-      if (index < 0) {
-        code = kInvalidCode;
-        continue;
-      }
-      i32& known = of_dictionary_[static_cast<std::size_t>(index)];
-      if (known == kUnread) known = code_at(*view_.dictionary, index);
-      code = known;
+template <typename T>
+void CodeReader::read_indices(i64 start, std::span<i32> out) {
+  const T* indices = values_of<T>(view_) + start;
+  const u64 n_entries = of_dictionary_.size();
+  for (std::size_t row = 0; row < out.size(); ++row) {
+    const u64 index = static_cast<u64>(indices[row]);  // a negative one becomes too large
+    i32 code = index < n_entries ? of_dictionary_[index] : kInvalidCode;
+    if (code == kUnread) {
+      const bool valid = view_.is_valid(start + static_cast<i64>(row));
+      code = valid ? of_dictionary_[index] = code_at(*view_.dictionary, static_cast<i64>(index)) : kMissingCode;
     }
-  } else if (is_integer(view_.type)) {
+    out[row] = code;
+  }
+  for_each_null(view_, start, static_cast<i64>(out.size()),
+                [&](i64 row) { out[static_cast<std::size_t>(row)] = kMissingCode; });
+}
+
+void CodeReader::read(i64 start, std::span<i32> out) {
+  if (view_.dictionary) {
+    switch (view_.type) {
+      case Type::kInt8: return read_indices<std::int8_t>(start, out);
+      case Type::kInt16: return read_indices<std::int16_t>(start, out);
+      case Type::kInt32: return read_indices<std::int32_t>(start, out);
+      case Type::kInt64: return read_indices<std::int64_t>(start, out);
+      case Type::kUInt8: return read_indices<std::uint8_t>(start, out);
+      case Type::kUInt16: return read_indices<std::uint16_t>(start, out);
+      case Type::kUInt32: return read_indices<std::uint32_t>(start, out);
+      default: return read_indices<std::uint64_t>(start, out);
+    }
+  }
+  const i64 n = static_cast<i64>(out.size());
+  if (is_integer(view_.type)) {
     for (i64 row = 0; row < n; ++row) {
       i32& code = out[static_cast<std::size_t>(row)];
       code = kMissingCode;

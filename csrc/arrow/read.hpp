@@ -64,6 +64,8 @@ class CodeReader {
 
  private:
   i32 code_at(const ColumnView& view, i64 row);
+  template <typename T>
+  void read_indices(i64 start, std::span<i32> out);
 
   const ColumnView& view_;
   Vocabulary& vocabulary_;

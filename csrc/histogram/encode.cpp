@@ -15,6 +15,7 @@ namespace {
 struct InstructionSet {
   const char* name;
   EncodeGrid encode_grid;
+  FiniteRange finite_range;
   bool available;
 };
 
@@ -22,15 +23,15 @@ struct InstructionSet {
 const auto& instruction_sets() {
 #if defined(__x86_64__) && defined(__GNUC__)
   static const InstructionSet kSets[] = {
-      {"avx512", avx512::encode_grid,
+      {"avx512", avx512::encode_grid, avx512::finite_range,
        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
-      {"avx2", avx2::encode_grid, __builtin_cpu_supports("avx2") != 0},
-      {"scalar", scalar::encode_grid, true},
+      {"avx2", avx2::encode_grid, avx2::finite_range, __builtin_cpu_supports("avx2") != 0},
+      {"scalar", scalar::encode_grid, scalar::finite_range, true},
   };
 #elif defined(__aarch64__)
-  static const InstructionSet kSets[] = {{"neon", scalar::encode_grid, true}};
+  static const InstructionSet kSets[] = {{"neon", scalar::encode_grid, scalar::finite_range, true}};
 #else
-  static const InstructionSet kSets[] = {{"scalar", scalar::encode_grid, true}};
+  static const InstructionSet kSets[] = {{"scalar", scalar::encode_grid, scalar::finite_range, true}};
 #endif
   return kSets;
 }
@@ -107,6 +108,10 @@ void encode(const NumericBins& bins, std::span<const f64> values, std::span<std:
       if (values[i] == sentinel) slots[i] = kSentinel;
     }
   }
+}
+
+void finite_range(std::span<const f64> values, f64& low, f64& high) {
+  chosen().load(std::memory_order_relaxed)->finite_range(values.data(), static_cast<i64>(values.size()), &low, &high);
 }
 
 }  // namespace tidegauge

@@ -33,16 +33,23 @@ void encode(const NumericBins& bins, std::span<const f64> values, std::span<std:
 // Restricts the choice to what `name` needs; for tests and benchmarks. False when unknown or not available.
 [[nodiscard]] bool use_instruction_set(const char* name) noexcept;
 
+// Smallest and largest finite value of a block; +inf and -inf where there is none.
+void finite_range(std::span<const f64> values, f64& low, f64& high);
+
 using EncodeGrid = void (*)(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
+using FiniteRange = void (*)(const f64* values, i64 n, f64* low, f64* high);
 
 namespace scalar {
 void encode_grid(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-}
+void finite_range(const f64* values, i64 n, f64* low, f64* high);
+}  // namespace scalar
 namespace avx2 {
 void encode_grid(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-}
+void finite_range(const f64* values, i64 n, f64* low, f64* high);
+}  // namespace avx2
 namespace avx512 {
 void encode_grid(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-}
+void finite_range(const f64* values, i64 n, f64* low, f64* high);
+}  // namespace avx512
 
 }  // namespace tidegauge

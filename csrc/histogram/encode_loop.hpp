@@ -41,3 +41,36 @@ void encode_grid(const Grid& grid, const f64* __restrict__ values, i64 n, std::u
     }
   }
 }
+
+// Smallest and largest finite value; +inf and -inf where there is none.
+void finite_range(const f64* __restrict__ values, i64 n, f64* low, f64* high) {
+  constexpr i64 kLanes = 32;
+  constexpr f64 kLargest = 1.7976931348623157e308;
+  constexpr f64 kInfinity = __builtin_huge_val();
+  f64 lows[kLanes], highs[kLanes];
+  for (i64 lane = 0; lane < kLanes; ++lane) {
+    lows[lane] = kInfinity;
+    highs[lane] = -kInfinity;
+  }
+  i64 i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (i64 lane = 0; lane < kLanes; ++lane) {
+      const f64 x = values[i + lane];
+      const f64 above = x >= -kLargest ? x : kInfinity;  // neither NaN nor -inf is a smallest value
+      const f64 below = x <= kLargest ? x : -kInfinity;
+      lows[lane] = above < lows[lane] ? above : lows[lane];
+      highs[lane] = below > highs[lane] ? below : highs[lane];
+    }
+  }
+  for (; i < n; ++i) {
+    const f64 x = values[i];
+    if (x >= -kLargest && x < lows[0]) lows[0] = x;
+    if (x <= kLargest && x > highs[0]) highs[0] = x;
+  }
+  *low = kInfinity;
+  *high = -kInfinity;
+  for (i64 lane = 0; lane < kLanes; ++lane) {
+    *low = lows[lane] < *low ? lows[lane] : *low;
+    *high = highs[lane] > *high ? highs[lane] : *high;
+  }
+}

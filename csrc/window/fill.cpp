@@ -73,77 +73,91 @@ SetPlan make_plan(std::span<const i32> cells, i32 n_cells) {
   return plan;
 }
 
+// A block of one column: its slots and, where it holds numbers, its values.
+struct Block {
+  std::span<std::uint16_t> slots;
+  std::span<const f64> values;  // empty where there are no numbers; finite unless the slot says otherwise
+  bool has_hidden = false;      // some values stand for nothing: null, sentinel, or of a wrong type
+};
+
 // Encodes blocks of one column of the batch.
 class BlockEncoder {
  public:
   BlockEncoder(const Batch& batch, const FillColumn& column)
-      : batch_(batch), column_(column), numbers_(kBlock), codes_(kBlock) {
-    if (column.source < 0) return;
-    if (column.content == Content::kCategories) {
-      for (const ColumnView& view : batch.chunks(column.source))
-        readers_.emplace_back(view, *column.categories, Growth::kFixed);
-    }
+      : batch_(batch), column_(column), slots_(kBlock), numbers_(kBlock), codes_(kBlock) {
+    if (column.source < 0 || column.content != Content::kCategories) return;
+    for (const ColumnView& view : batch.chunks(column.source))
+      readers_.emplace_back(view, *column.categories, Growth::kFixed);
   }
 
-  // Slots and, where the column holds numbers, values[n] with NaN for all that is not a finite number.
-  void encode_block(i64 start, std::span<std::uint16_t> slots, std::span<f64> values) {
+  [[nodiscard]] Block encode_block(i64 start, std::size_t n) {
+    Block block{std::span(slots_).first(n), {}};
     if (column_.source < 0) {
-      std::fill(slots.begin(), slots.end(), static_cast<std::uint16_t>(kAbsent));
-      return;
+      std::fill(block.slots.begin(), block.slots.end(), static_cast<std::uint16_t>(kAbsent));
+      return block;
     }
     const auto& views = batch_.chunks(column_.source);
-    batch_.for_each_piece(column_.source, start, start + static_cast<i64>(slots.size()),
-                          [&](const ColumnView& view, i64 first, i64 n, i64 row) {
-                            const auto offset = static_cast<std::size_t>(row - start);
-                            const auto piece = slots.subspan(offset, static_cast<std::size_t>(n));
-                            if (column_.content == Content::kCategories) {
-                              encode_categories(readers_[static_cast<std::size_t>(&view - views.data())], view, first,
-                                                piece);
-                            } else {
-                              encode_numbers(view, first, piece, values.subspan(offset, static_cast<std::size_t>(n)));
-                            }
-                          });
+    batch_.for_each_piece(
+        column_.source, start, start + static_cast<i64>(n), [&](const ColumnView& view, i64 first, i64 size, i64 row) {
+          const Piece piece{view, first, static_cast<std::size_t>(row - start), static_cast<std::size_t>(size)};
+          if (column_.content == Content::kCategories) {
+            encode_categories(readers_[static_cast<std::size_t>(&view - views.data())], view, first,
+                              block.slots.subspan(piece.offset, piece.size));
+          } else {
+            encode_numbers(piece, block);
+          }
+        });
+    return block;
   }
 
  private:
-  void encode_numbers(const ColumnView& view, i64 first, std::span<std::uint16_t> slots, std::span<f64> values) {
+  struct Piece {  // rows [first, first + size) of a chunk, at `offset` in the block
+    const ColumnView& view;
+    i64 first;
+    std::size_t offset, size;
+  };
+
+  void encode_numbers(const Piece& piece, Block& block) {
+    const ColumnView& view = piece.view;
+    const auto slots = block.slots.subspan(piece.offset, piece.size);
     const Type type = view.value_type();
-    const bool readable = column_.content == Content::kTimes ? is_time(type) : is_number(type);
-    if (!readable) {
+    if (!(column_.content == Content::kTimes ? is_time(type) : is_number(type))) {
       std::fill(slots.begin(), slots.end(), static_cast<std::uint16_t>(kInvalid));
-      std::fill(values.begin(), values.end(), std::numeric_limits<f64>::quiet_NaN());
-    } else {
-      std::span<const f64> source = values;
-      if (view.type == Type::kFloat64 && !view.dictionary) {
-        source = {static_cast<const f64*>(view.values) + view.offset + first, slots.size()};
-      } else {
-        read_numbers(view, first, values);
-      }
+      block.has_hidden = true;
+    } else if (view.type == Type::kFloat64 && !view.dictionary) {
+      const std::span<const f64> source{static_cast<const f64*>(view.values) + view.offset + piece.first, piece.size};
       encode(*column_.bins, source, slots);
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        const f64 x = source[i];
-        const bool finite = std::abs(x) <= std::numeric_limits<f64>::max();
-        values[i] = finite ? x : std::numeric_limits<f64>::quiet_NaN();
-      }
-      if (!column_.bins->sentinels.empty()) {
-        for (std::size_t i = 0; i < values.size(); ++i) {
-          if (slots[i] == kSentinel) values[i] = std::numeric_limits<f64>::quiet_NaN();
-        }
-      }
+      keep(source, piece, block);
+    } else {
+      const auto numbers = std::span(numbers_).subspan(piece.offset, piece.size);
+      read_numbers(view, piece.first, numbers);
+      encode(*column_.bins, numbers, slots);
+      keep(numbers, piece, block);
     }
     const auto mark_missing = [&](i64 row) {
       slots[static_cast<std::size_t>(row)] = kMissing;
-      values[static_cast<std::size_t>(row)] = std::numeric_limits<f64>::quiet_NaN();
+      block.has_hidden = true;
     };
-    for_each_null(view, first, static_cast<i64>(slots.size()), mark_missing);
-    if (view.dictionary) {
-      for (i64 row = 0; row < static_cast<i64>(slots.size()); ++row) {
-        if (!view.is_valid(first + row)) continue;
-        const i64 index = dictionary_index(view, first + row);
-        if (index < 0) slots[static_cast<std::size_t>(row)] = kInvalid;
-        if (index >= 0 && !view.dictionary->is_valid(index)) mark_missing(row);
-      }
+    for_each_null(view, piece.first, static_cast<i64>(piece.size), mark_missing);
+    if (!view.dictionary) return;
+    for (i64 row = 0; row < static_cast<i64>(piece.size); ++row) {
+      if (!view.is_valid(piece.first + row)) continue;
+      const i64 index = dictionary_index(view, piece.first + row);
+      if (index < 0) slots[static_cast<std::size_t>(row)] = kInvalid;
+      if (index >= 0 && !view.dictionary->is_valid(index)) mark_missing(row);
     }
+  }
+
+  // Where the whole block lies in one chunk its values stay where they are; otherwise they are gathered.
+  void keep(std::span<const f64> source, const Piece& piece, Block& block) {
+    block.has_hidden = block.has_hidden || !column_.bins->sentinels.empty();
+    if (piece.size == block.slots.size()) {
+      block.values = source;
+      return;
+    }
+    if (source.data() != numbers_.data() + piece.offset)
+      std::copy(source.begin(), source.end(), numbers_.begin() + static_cast<std::ptrdiff_t>(piece.offset));
+    block.values = std::span<const f64>(numbers_).first(block.slots.size());
   }
 
   void encode_categories(CodeReader& reader, const ColumnView& view, i64 first, std::span<std::uint16_t> slots) {
@@ -165,6 +179,7 @@ class BlockEncoder {
   const Batch& batch_;
   const FillColumn& column_;
   std::vector<CodeReader> readers_;  // one a chunk
+  std::vector<std::uint16_t> slots_;
   std::vector<f64> numbers_;
   std::vector<i32> codes_;
 };
@@ -212,51 +227,59 @@ class Tally {
   i64 n_rows_ = 0;
 };
 
+// Extremes of the values that count, among rows order[begin..end) of a block, or of all rows where there is no order.
+Extremes extremes_of(const Block& block) {
+  Extremes extremes;
+  if (!block.has_hidden) {
+    finite_range(block.values, extremes.minimum, extremes.maximum);
+    return extremes;
+  }
+  for (std::size_t i = 0; i < block.slots.size(); ++i) {
+    if (block.slots[i] >= kSpecials && std::isfinite(block.values[i])) extremes.add(block.values[i]);
+  }
+  return extremes;
+}
+
+Extremes extremes_of(const Block& block, std::span<const std::uint16_t> order) {
+  Extremes extremes;
+  for (const std::uint16_t row : order) {
+    if (block.slots[row] >= kSpecials && std::isfinite(block.values[row])) extremes.add(block.values[row]);
+  }
+  return extremes;
+}
+
 void fill_column(Cells& cells, const Batch& batch, const FillColumn& column, const FillRows& rows,
                  std::span<const SetPlan> plans) {
-  const auto block_index = static_cast<std::size_t>(column.block);
+  const auto index = static_cast<std::size_t>(column.block);
   const i32 n_slots = cells.n_slots(column.block);
-  const bool has_values = column.content != Content::kCategories && column.source >= 0;
   BlockEncoder encoder(batch, column);
-  std::vector<std::uint16_t> slots(kBlock), sorted(kBlock);
-  std::vector<f64> values(kBlock);
+  std::vector<std::uint16_t> sorted(kBlock);
   std::vector<Tally> tallies(plans.size(), Tally(n_slots));
   for (i64 start = 0; start < rows.n_rows; start += kBlock) {
     const auto n = static_cast<std::size_t>(std::min(kBlock, rows.n_rows - start));
-    const auto block = static_cast<std::size_t>(start / kBlock);
-    encoder.encode_block(rows.start + start, std::span(slots).first(n), std::span(values).first(n));
+    const auto number = static_cast<std::size_t>(start / kBlock);
+    const Block block = encoder.encode_block(rows.start + start, n);
     for (std::size_t set = 0; set < plans.size(); ++set) {
       const SetPlan& plan = plans[set];
       const auto runs =
-          std::span(plan.runs).subspan(plan.first_run[block], plan.first_run[block + 1] - plan.first_run[block]);
-      if (plan.whole[block]) {
+          std::span(plan.runs).subspan(plan.first_run[number], plan.first_run[number + 1] - plan.first_run[number]);
+      if (plan.whole[number]) {
         Cell& cell = cells[runs[0].cell];
-        CountBlock& target = cell.blocks[block_index];
         if (n < static_cast<std::size_t>(n_slots) / 2) {
-          target.add(std::span<const std::uint16_t>(slots).first(n), n_slots);
+          cell.blocks[index].add(block.slots, n_slots);
         } else {
-          tallies[set].add(&target, std::span(slots).first(n));
+          tallies[set].add(&cell.blocks[index], block.slots);
         }
-        if (has_values) {
-          Extremes extremes[8];
-          for (std::size_t i = 0; i + 8 <= n; i += 8) {
-            for (std::size_t lane = 0; lane < 8; ++lane) extremes[lane].add(values[i + lane]);
-          }
-          for (std::size_t i = n - n % 8; i < n; ++i) extremes[0].add(values[i]);
-          for (const Extremes& part : extremes) cell.extremes[block_index].merge(part);
-        }
+        if (!block.values.empty()) cell.extremes[index].merge(extremes_of(block));
         continue;
       }
       const auto order = std::span(plan.order).subspan(static_cast<std::size_t>(start), n);
       for (const Run& run : runs) {
         Cell& cell = cells[run.cell];
-        for (std::size_t i = run.begin; i < run.end; ++i) sorted[i] = slots[order[i]];
-        cell.blocks[block_index].add(
-            std::span<const std::uint16_t>(sorted).subspan(run.begin, static_cast<std::size_t>(run.end - run.begin)),
-            n_slots);
-        if (!has_values) continue;
-        Extremes& extremes = cell.extremes[block_index];
-        for (std::size_t i = run.begin; i < run.end; ++i) extremes.add(values[order[i]]);
+        const auto members = order.subspan(run.begin, static_cast<std::size_t>(run.end - run.begin));
+        for (std::size_t i = 0; i < members.size(); ++i) sorted[i] = block.slots[members[i]];
+        cell.blocks[index].add(std::span<const std::uint16_t>(sorted).first(members.size()), n_slots);
+        if (!block.values.empty()) cell.extremes[index].merge(extremes_of(block, members));
       }
     }
   }

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tidegauge import archive
@@ -372,23 +373,35 @@ class Monitor:
             self.reference, self._table, span, segments=segments, versions=chosen
         )
 
-    def report(self, *, title: str | None = None, window: str | None = None) -> Report:
+    def report(
+        self,
+        *,
+        title: str | None = None,
+        metrics: str | Metric | Sequence[str | Metric] | None = None,
+        columns: str | Sequence[str] | None = None,
+        window: str | None = None,
+    ) -> Report:
         """Everything to look at: the whole traffic by window, every segment in total, bins.
 
         Parameters
         ----------
         title
             Heading; the name of the model unless given.
+        metrics, columns
+            Which to compute; all unless given.
         window
             Width of the windows in the pictures over time; the monitor's own unless given.
         """
-        by_window = self.metrics(segments="all", window=window)
-        in_total = self.metrics(window="all")
         with self._lock:
+            table = self.metrics(metrics, columns=columns, segments="all", window=window)
+            if len(self.schema.segment_sets) > 1:
+                in_total = self.metrics(metrics, columns=columns, window="all")
+                apart = pc.not_equal(in_total["segment"], "all")
+                table = pa.concat_tables([table, in_total.filter(apart)]).unify_dictionaries()
             whole = self._compare("all", None, "all", None)
-            names = list(kinds_of(self._table.layout))
+            names = self._columns(columns) or list(kinds_of(self._table.layout))
             drawn = distributions(whole, names) if whole is not None else ()
-        parts = [by_window] if self._table.pane == 0 else [by_window, in_total]
+            account = self.account if self.schema.prediction_id else None
         settings = {
             "model": self.model,
             "reference rows": f"{self.reference.n_rows:,}",
@@ -397,13 +410,7 @@ class Monitor:
             "fine bins": str(self._table.layout.n_bins),
             "device": self.device,
         }
-        return Report(
-            title=title or self.model,
-            table=pa.concat_tables(parts).unify_dictionaries(),
-            distributions=drawn,
-            account=self.account if self.schema.prediction_id else None,
-            settings=settings,
-        )
+        return Report(title or self.model, table, drawn, account, settings)
 
     # -- state ---------------------------------------------------------------------------------
 
