@@ -27,7 +27,19 @@ REFERENCE, CURRENT, LIMIT = "#8d97a5", "#2f80d0", "#d9622b"
 SERIES = (CURRENT, "#e39a2d", "#1f9e7a", "#c2619c", "#7d74d6", "#56b4e9")  # told apart by all eyes
 NOISE = "rgba(141,151,165,0.22)"
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
-CONVENTIONAL = {"psi": (0.1, 0.2)}  # the common reading of the field, drawn where none is given
+SHORT = {
+    "psi": "PSI",
+    "jensen_shannon_distance": "JS",
+    "kolmogorov_smirnov": "KS",
+    "hellinger_distance": "Hellinger",
+    "roc_auc": "ROC AUC",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
+CUSTOMARY = {"psi": (0.1, 0.2)}  # the common reading of the field, drawn where none is given
 MANY = 90  # windows from which points are drawn as a bare line
 
 
@@ -137,10 +149,8 @@ def distribution(pair: Distribution) -> Figure:
         bargroupgap=0,
     )
     if any(missing):
-        text = f"missing {missing[0]:.3g} % → {missing[1]:.3g} %"
-        figure.add_annotation(
-            text=text, x=0, xref="paper", xanchor="left", y=1.02, yref="paper", yanchor="bottom"
-        )
+        text = f"missing {number(missing[0])} % → {number(missing[1])} %"
+        figure.update_xaxes(title={"text": text, "standoff": 8})
     return figure
 
 
@@ -164,27 +174,29 @@ def metric_over_time(
         reads as a moderate and a major move; they bind nothing.
     """
     rows = summary.select(_known(table, metric), metric=metric, column=column, segment=segment)
+    rows = summary.by_window(rows)
     windows = summary.starts(rows)
     versions = summary.names(rows, "version")
     traces: list[dict[str, Any]] = []
+    limits = [] if threshold is None else [threshold]
     for version, colour in zip(versions or [""], _colours(len(versions)), strict=True):
         part = summary.select(rows, version=version) if version else rows
-        lines = summary.grid(part, by="metric", windows=windows)
-        if lines.names:
-            traces += _lines(lines, 0, colour=colour, name=version or metric)
-    title = metric if column is None else f"{metric} of {column}"
+        drawn = summary.grid(part, by="metric", windows=windows)
+        if drawn.names:
+            limits += _extent(drawn, 0)
+            traces += _lines(drawn, 0, colour=colour, name=version or short(metric))
+    title = short(metric) if column is None else f"{short(metric)} of {column}"
     figure = _figure(traces, title=title if segment == summary.ALL else f"{title}, {segment}")
-    figure.update_layout(hovermode="x unified", yaxis={"rangemode": "normal"})
+    figure.update_layout(hovermode="x unified")
     _time_axis(figure, windows)
     values = _finite([trace["y"] for trace in traces if trace["mode"] != "none"])
     if not len(values):
         return _say(figure, "no value in this table")
-    if len(values) and values.min() >= 0 and values.min() < 0.5 * values.max():
-        figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=_scale(limits))
     if threshold is not None:
         _limit(figure, threshold, f"threshold {threshold:g}", LIMIT, "dash")
     else:
-        for line in CONVENTIONAL.get(metric, ()):
+        for line in CUSTOMARY.get(metric, ()):
             if values.max() > 0.6 * line:
                 _limit(figure, line, f"customary {line:g}", REFERENCE, "dot")
     return figure
@@ -201,6 +213,7 @@ def missing_map(table: pa.Table, *, top: int = 40) -> Figure:
         How many columns to draw: those that differ most from the reference.
     """
     rows = summary.select(_known(table, "missing_rate"), metric="missing_rate", segment="all")
+    rows = summary.by_window(rows)
     found = summary.grid(rows.filter(rows["column"].is_valid()), by="column")
     gap = np.abs(found.value - np.nan_to_num(found.reference))
     gap = np.where(np.isnan(gap), 0, gap).max(axis=1, initial=0)
@@ -220,12 +233,12 @@ def missing_map(table: pa.Table, *, top: int = 40) -> Figure:
             "hovertemplate": "%{customdata}<br>%{x}<br>missing %{z:.2%}<extra></extra>",
             "hoverongaps": False,
         }
-        figure = _figure([trace], title="", height=70 + 20 * max(len(order), 3))
+        figure = _figure([trace], title="", height=70 + 20 * max(len(order), 4))
         figure.update_layout(
             yaxis={**labels, "autorange": "reversed", "showgrid": False},
             coloraxis={
                 "cmin": 0,
-                "colorbar": {"thickness": 8, "tickformat": ".0%", "outlinewidth": 0, "nticks": 4},
+                "colorbar": {"thickness": 8, "tickformat": ".0%", "outlinewidth": 0, "nticks": 3},
             },
         )
     else:
@@ -259,7 +272,7 @@ def drift_ranking(table: pa.Table, *, metric: str | None = None, top: int = 30) 
     values = np.array([drift.value for drift in ranking])
     figure = _figure(
         _dumbbells(floors, values, ("noise floor", "value")),
-        title=f"{ranking[0].metric} by column" if ranking else "",
+        title=f"{short(ranking[0].metric)} by column" if ranking else "",
         height=90 + 22 * max(len(ranking), 2),
     )
     names = [_text(drift.column, 28) for drift in ranking]
@@ -289,13 +302,13 @@ def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Fig
 
     table = summary.tidy(table)
     rows = summary.select(table, segment=summary.ALL, column=None)
-    rows = rows.filter(rows["label_share"].is_valid())
+    rows = summary.by_window(rows.filter(rows["label_share"].is_valid()))
     chosen = list(metrics or [score.metric for score in summary.performance(table)][:6])
     if not chosen:
         return _say(_figure([], title=""), "no metric in this table waits for labels")
     for metric in chosen:
         _known(rows, metric)
-    windows = summary.starts(table)
+    windows = summary.starts(rows)
     lines = -(-len(chosen) // 2)
     figure = make_subplots(
         rows=lines + 1,
@@ -303,11 +316,15 @@ def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Fig
         specs=[[{}, {}] if 2 * i + 1 < len(chosen) else [{}, None] for i in range(lines)]
         + [[{"colspan": 2}, None]],
         row_heights=[1.0] * lines + [0.55],
-        subplot_titles=[*(_text(metric, 40) for metric in chosen), "share of labels that arrived"],
+        subplot_titles=[
+            *(_text(short(metric), 40) for metric in chosen),
+            "share of labels that arrived",
+        ],
         vertical_spacing=0.36 / (lines + 1),
         horizontal_spacing=0.08,
     )
     versions = summary.names(rows, "version")
+    limits: dict[str, list[float]] = {metric: [] for metric in chosen}
     share: FloatArray = np.zeros(0)
     for version, colour in zip(versions or [""], _colours(len(versions)), strict=True):
         part = summary.select(rows, version=version) if version else rows
@@ -316,6 +333,7 @@ def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Fig
             if metric in found.names:
                 i = found.names.index(metric)
                 share = found.share[i]
+                limits[metric] += _extent(found, i)
                 for trace in _lines(found, i, colour=colour, name=version or "value"):
                     trace["showlegend"] = place == 0 and trace["showlegend"]
                     figure.add_trace(trace, row=place // 2 + 1, col=place % 2 + 1)
@@ -348,6 +366,8 @@ def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Fig
     for place, note in enumerate(figure.layout.annotations):
         left = place % 2 if place < len(chosen) else 0
         note.update(x=0.54 * left, xanchor="left", font={"size": 13})
+    for place, metric in enumerate(chosen):
+        figure.update_yaxes(range=_scale(limits[metric]), row=place // 2 + 1, col=place % 2 + 1)
     figure.update_yaxes(tickformat=".0%", range=[0, 1.05], nticks=3, row=lines + 1, col=1)
     _time_axis(figure, windows)
     return figure
@@ -361,22 +381,29 @@ def plotly_source() -> str:
     return str(get_plotlyjs())
 
 
+def short(metric: str) -> str:
+    """Name a metric as people say it.
+
+    >>> short("psi"), short("log_loss")
+    ('PSI', 'log loss')
+    """
+    return SHORT.get(metric, metric.replace("_", " "))
+
+
 def number(value: float) -> str:
     """Write a number in three figures, and an unknown one as a dash.
 
     >>> number(0.12345), number(1234567.0), number(float("nan")), number(0.0000123)
-    ('0.123', '1,234,567', '-', '1.2e-5')
+    ('0.123', '1.23e6', '-', '1.23e-5')
     """
     if np.isnan(value):
         return "-"
     if np.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if abs(value) >= 1000:
+    if 1000 <= abs(value) < 1e6:
         return f"{value:,.0f}"
-    if 0 < abs(value) < 1e-4:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:.3g}"
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return f"{mantissa}e{int(exponent)}" if exponent else mantissa
 
 
 def _graph_objects() -> Any:
@@ -390,11 +417,14 @@ def _graph_objects() -> Any:
 
 
 def _figure(traces: Sequence[dict[str, Any]], *, title: str, height: int = 270) -> Figure:
-    return _graph_objects().Figure(
-        data=list(traces),
-        layout={"template": TEMPLATES["light"], "title": {"text": _text(title, 60)}}
-        | {"height": height},
-    )
+    layout = {
+        "template": TEMPLATES["light"],
+        "height": height,
+        "margin": {"t": 44 if title else 26},
+    }
+    layout |= {"title": {"text": _text(title, 60), "yref": "container", "y": 1, "yanchor": "top"}}
+    layout["title"]["pad"] = {"t": 10}
+    return _graph_objects().Figure(data=list(traces), layout=layout)
 
 
 def _text(name: str | None, width: int) -> str:
@@ -416,7 +446,11 @@ def _bins(pair: Distribution) -> tuple[Any, dict[str, Any]]:
     if pair.edges is None:
         labels = [_text(label, 14) for label in pair.labels or ()]
         places = list(range(len(labels)))
-        return places, {"tickvals": places, "ticktext": labels, "tickangle": "auto"}
+        return places, {
+            "tickvals": places,
+            "ticktext": labels,
+            "tickangle": -35 if len("".join(labels)) > 24 else 0,
+        }
     if pair.kind == "timestamp":
         return _times(pair.edges.astype("datetime64[us]")), {"type": "date"}
     widths = np.diff(pair.edges)
@@ -495,6 +529,24 @@ def _lines(found: Grid, row: int, *, colour: str, name: str) -> list[dict[str, A
     return traces
 
 
+def _extent(found: Grid, row: int) -> list[float]:
+    """Least and greatest of what is drawn, windows with few rows left out."""
+    seen = summary.usual(found.n[row])
+    parts = [found.value, found.lower, found.upper, found.floor, found.reference]
+    drawn = _finite([part[row][seen] for part in parts])
+    ends = [float(drawn.min()), float(drawn.max())] if len(drawn) else []
+    return [0.0, *ends] if np.isfinite(found.floor[row]).any() else ends
+
+
+def _scale(limits: Sequence[float]) -> list[float] | None:
+    """Range of an axis around what is drawn, from zero where zero is near; None: all of it."""
+    if not limits:
+        return None
+    low, high = min(limits), max(limits)
+    pad = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    return [0.0 if 0 <= low < 0.4 * high else low - pad, high + pad]
+
+
 def _area(
     times: list[str], lower: FloatArray, upper: FloatArray, colour: str, name: str
 ) -> dict[str, Any]:
@@ -543,6 +595,7 @@ def _dumbbells(start: FloatArray, stop: FloatArray, names: tuple[str, str]) -> l
                 "y": places,
                 "mode": "markers",
                 "name": name,
+                "cliponaxis": False,
                 "marker": {"color": colour, "size": 9},
                 "hovertemplate": f"{name} %{{x:.4g}}<extra></extra>",
             }

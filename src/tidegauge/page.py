@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tidegauge import figures, summary
-from tidegauge.figures import number
+from tidegauge.figures import number, short
 from tidegauge.summary import Check, Drift, FloatArray, Score
 from tidegauge.values import Account, Distribution
 
@@ -27,17 +27,6 @@ if TYPE_CHECKING:
 
 ROWS, MORE_ROWS = 40, 2000  # of the drift table: with histograms, and in the list below it
 SEGMENTS, CHECKED, LINES, PAIRS = 60, 60, 6, 9
-SHORT = {
-    "psi": "PSI",
-    "jensen_shannon_distance": "JS",
-    "kolmogorov_smirnov": "KS",
-    "hellinger_distance": "Hellinger",
-    "roc_auc": "ROC AUC",
-    "f1": "F1",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R²",
-}
 COMPANIONS = ("jensen_shannon_distance", "kolmogorov_smirnov")
 
 
@@ -73,6 +62,11 @@ class Reading:
             scores=summary.performance(table),
             pairs={pair.column: pair for pair in report.distributions},
         )
+
+    @property
+    def averaged(self) -> bool:
+        """Whether values of the whole time are means over windows."""
+        return self.timed and not self.table["window_start"].null_count
 
     @property
     def timed(self) -> bool:
@@ -155,7 +149,8 @@ def _header(reading: Reading) -> str:
     cells = "".join(
         f"<div><b>{value}</b><span>{name}</span></div>" for name, value in tiles if value
     )
-    when = " · ".join(filter(None, [*summary.names(table, "model"), period(reading.windows)]))
+    models = [name for name in summary.names(table, "model") if name != reading.report.title]
+    when = " · ".join(filter(None, [*models, period(reading.windows)]))
     return (
         f'<header><p class="brand">{_LOGO}Tidegauge report</p>'
         f'<h1>{escape(reading.report.title)}</h1><p class="period">{escape(when)}</p>'
@@ -177,8 +172,9 @@ def facts(reading: Reading) -> list[str]:
         sentences.append(
             f"{twice:,} of {count(n, 'column')} {'is' if twice == 1 else 'are'} above twice "
             f"{'its' if twice == 1 else 'their'} noise floor in {short(top.metric)}, "
-            f"{tenfold:,} above ten times; the furthest is {_clip(top.column, 40)} at "
-            f"{number(top.value)}, against a floor of {number(top.floor)}."
+            f"{tenfold:,} above ten times{_marked(reading, known)}; the furthest is "
+            f"{_clip(top.column, 40)} at {number(top.value)}, against a floor of "
+            f"{number(top.floor)}."
         )
     elif reading.drifts:
         sentences.append("No column has a drift value.")
@@ -193,6 +189,18 @@ def facts(reading: Reading) -> list[str]:
     if reading.scores:
         sentences.append(_performance_fact(reading.scores))
     return sentences
+
+
+def _marked(reading: Reading, drifts: Sequence[Drift]) -> str:
+    """How many are above the given threshold, or the marks that the field is used to."""
+    metric = drifts[0].metric
+    given = reading.report.thresholds.get(metric)
+    marks = figures.CUSTOMARY.get(metric, ()) if given is None else (given,)
+    what = "customary" if given is None else "threshold"
+    counts = (
+        f", {sum(d.value > mark for d in drifts):,} above the {what} {mark:g}" for mark in marks
+    )
+    return "".join(counts)
 
 
 def _performance_fact(scores: Sequence[Score]) -> str:
@@ -277,7 +285,7 @@ def _drift(reading: Reading) -> str:
     if not reading.drifts:
         return ""
     metric = _label(reading.drifts[0].metric)
-    mean = "Values are means over the windows, weighted by rows. " if reading.timed else ""
+    mean = "Values are means over the windows, weighted by rows. " if reading.averaged else ""
     rest = reading.drifts[ROWS : ROWS + MORE_ROWS]
     below = "".join(
         f"<tr><td>{_name(d.column)}</td><td>{number(d.value)}</td><td>{number(d.floor)}</td></tr>"
@@ -334,12 +342,13 @@ def _integrity(reading: Reading) -> str:
             (known := summary.registered(name)) is not None and known.family == "integrity"
             for name in summary.names(reading.table, "metric")
         )
-        none = "No check found more than on the reference, in any window."
+        none = "No check found more than on the reference."
         return f'<p class="note">{none}</p>' if looked else ""
+    some = " in some window" * reading.averaged
     return (
         '<p class="note">Share of rows that fail each check, and below it the reference\'s share; '
-        "only what exceeds the reference in at least one window beyond its 95 % interval, the "
-        f"largest excess first.</p>{_integrity_table(reading, CHECKED)}"
+        f"only what exceeds the reference beyond its 95 % interval{some}, the largest excess "
+        f"first.</p>{_integrity_table(reading, CHECKED)}"
     )
 
 
@@ -357,8 +366,8 @@ def _integrity_table(reading: Reading, limit: int) -> str:
     for column, checks in list(by_column.items())[:limit]:
         name = _name(column) if column is not None else "<em>whole traffic</em>"
         cells = "".join(_check_cell(checks.get(metric)) for metric in metrics)
-        worst = max(checks.values(), key=lambda check: check.peak)
-        when = f'<td class="q">{percent(worst.peak)} on {_day(worst.peak_start)}</td>'
+        worst = max(checks.values(), key=lambda check: check.line.peak)
+        when = f'<td class="q">{percent(worst.line.peak)} on {_day(worst.line.peak_start)}</td>'
         rows.append(f"<tr><td>{name}</td>{cells}{when if reading.timed else ''}</tr>")
     return _table(heads, rows) + _more(len(by_column) - limit, "columns")
 
@@ -389,19 +398,19 @@ def _performance(reading: Reading) -> str:
         return '<p class="note">No labels have arrived, so there is no performance to show.</p>'
     rows = summary.select(reading.table, segment=summary.ALL, column=None)
     figure = reading.plot(figures.performance(rows)) if reading.timed else ""
-    note = (
-        "Means over the windows, weighted by labelled rows; the charts show each window, its 95 % "
-        "interval and the reference as a dotted line. A window whose labels are still arriving may "
-        "yet change."
-        if reading.timed
-        else "The bracket is the 95 % interval."
-    )
+    note = "Values with their 95 % interval. " * (not reading.averaged)
+    note += "Values are means over the windows, weighted by labelled rows. " * reading.averaged
+    note += (
+        "The charts show each window, its 95 % interval and the reference as a dotted line; a "
+        "window whose labels are still arriving may yet change. Windows with less than a tenth of "
+        "the usual rows neither set the scale nor count as lowest or highest."
+    ) * reading.timed
     return f'<p class="note">{note}</p>{figure}{_score_table(reading.scores)}'
 
 
 def _score_table(scores: Sequence[Score]) -> str:
     bracketed = any(not np.isnan(score.lower) for score in scores)
-    ranged = any(np.isfinite(score.series).sum() > 1 for score in scores)
+    ranged = any(np.isfinite(score.line.values).sum() > 1 for score in scores)
     heads = [
         '<th>metric</th><th class="n">value</th>',
         '<th class="n">interval</th>' if bracketed else "",
@@ -411,7 +420,7 @@ def _score_table(scores: Sequence[Score]) -> str:
     ]
     rows = []
     for score in scores:
-        known = score.series[np.isfinite(score.series)]
+        known = score.line.values[np.isfinite(score.line.values) & summary.usual(score.line.n)]
         ends = (known.min(), known.max()) if len(known) else (np.nan, np.nan)
         bracket = f"[{number(score.lower)}, {number(score.upper)}]"
         rows.append(
@@ -463,7 +472,6 @@ def _segments(reading: Reading) -> str:
     most = max((segment.value for segment in shown if segment.value > 0), default=1.0)
     rows = []
     for segment in shown:
-        ratio = Drift("", "", segment.value, segment.floor, {}, np.zeros(0), 0, _NEVER).ratio
         width = 100 * max(np.nan_to_num(segment.value), 0) / most
         rows.append(
             f'<tr><td>{_name(segment.name)}</td><td class="n q">{segment.n:,}</td>'
@@ -471,7 +479,7 @@ def _segments(reading: Reading) -> str:
                 f"<td>{_name(segment.column or '-')}</td>"
                 f'<td class="n v" style="--w:{width:.1f}%">{number(segment.value)}</td>'
                 f'<td class="n q">{number(segment.floor)}</td>'
-                f'<td class="n">{_times_floor(ratio)}</td>'
+                f'<td class="n">{_times_floor(segment.ratio)}</td>'
                 if drifting
                 else ""
             )
@@ -516,8 +524,6 @@ def _settings(reading: Reading) -> str:
 
 
 # --- small parts ---------------------------------------------------------------------------------
-
-_NEVER = np.datetime64("NaT", "us")
 
 
 def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
@@ -569,7 +575,7 @@ def _histogram(heights: FloatArray, missing: bool, tone: str) -> str:
 
 def _line(drift: Drift, windows: summary.Instants) -> str:
     """One line over the windows, broken where no value is; long ones are thinned by maxima."""
-    values = drift.series
+    values = drift.line.values
     if len(values) > 120:
         edges = np.arange(0, len(values), -(-len(values) // 120))
         values = np.fmax.reduceat(values, edges)
@@ -584,23 +590,18 @@ def _line(drift: Drift, windows: summary.Instants) -> str:
             continue
         path += f"{pen}{i * step:.0f} {54 - 50 * max(value, 0) / top:.0f}"
         pen = "L"
-    title = f"peak {number(drift.peak)} on {_day(drift.peak_start)}"
+    title = f"peak {number(drift.line.peak)} on {_day(drift.line.peak_start)}"
     return f'<svg class="line" viewBox="0 0 220 56"><title>{title}</title><path d="{path}"/></svg>'
 
 
 def _name(name: str) -> str:
-    short = _clip(name, 36)
+    short = _clip(name, 36) or "(no name)"
     title = "" if short == name else f' title="{escape(name[:400])}"'
     return f'<span class="name"{title}>{escape(short)}</span>'
 
 
 def _clip(name: str, width: int) -> str:
     return name if len(name) <= width else name[: width - 1] + "…"
-
-
-def short(metric: str) -> str:
-    """Name a metric as people say it."""
-    return SHORT.get(metric, metric.replace("_", " "))
 
 
 def _label(metric: str) -> str:
@@ -615,7 +616,7 @@ def percent(share: float) -> str:
     """Write a share in per cent, in three figures.
 
     >>> percent(0.12345), percent(1e-9), percent(0.0)
-    ('12.3 %', '1.0e-7 %', '0 %')
+    ('12.3 %', '1e-7 %', '0 %')
     """
     return "-" if np.isnan(share) else f"{number(100 * share)} %"
 
@@ -683,10 +684,10 @@ _LOGO = (
 )
 _STYLE = """
 .tidegauge{--ink:#1c2733;--quiet:#5c6875;--line:#e3e7ec;--paper:#fff;--ground:#f4f6f8;--blue:#2f80d0;
---grey:#a3acb8;--warm:#d9622b;--wash:47,128,208;--heat:217,98,43;color:var(--ink);line-height:1.5;
+--grey:#a3acb8;--warm:#d9622b;--heat:217,98,43;color:var(--ink);line-height:1.5;
 font:14px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
 @media(prefers-color-scheme:dark){.tidegauge{--ink:#e4e9ef;--quiet:#98a4b1;--line:#2c353f;
---paper:#171c22;--ground:#0f1317;--blue:#4a98e6;--grey:#77828f;--warm:#e8803f;--wash:74,152,230;
+--paper:#171c22;--ground:#0f1317;--blue:#4a98e6;--grey:#77828f;--warm:#e8803f;
 --heat:232,128,63}}
 .tidegauge .scroll{overflow-x:auto}
 .tidegauge table{border-collapse:collapse;width:100%;font-size:13px;background:none}
@@ -698,9 +699,8 @@ vertical-align:middle;background:none;color:var(--ink)}
 .tidegauge .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .tidegauge .q,.tidegauge small{color:var(--quiet)}
 .tidegauge small{display:block;font-size:11px;line-height:1.2}
-.tidegauge .v{background:linear-gradient(to left,rgba(var(--wash),.22) var(--w),transparent 0)
-no-repeat 0 50%/100% 22px;min-width:84px}
-.tidegauge .h{background:rgba(var(--heat),calc(var(--h)*.005))}
+.tidegauge .v{background:linear-gradient(var(--blue),var(--blue)) no-repeat calc(100% - 10px)
+calc(100% - 4px)/calc(var(--w)*.84) 3px;min-width:84px}
 .tidegauge .h{background:color-mix(in srgb,rgb(var(--heat)) calc(var(--h)*.6),transparent)}
 .tidegauge .name{white-space:nowrap;font-weight:500}
 .tidegauge .note{color:var(--quiet);margin:0 0 12px;max-width:78ch}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Report"]
 
-WIDTH, SHOWN, NAME, SPARK = 100, 12, 26, 14  # of the text: columns, lines a table, name, picture
+WIDTH, SHOWN, NAME, SPARK = 100, 12, 26, 12  # of the text: columns, lines a table, name, picture
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -125,9 +125,9 @@ def _drift_lines(reading: page.Reading) -> Iterator[str]:
         return
     first = reading.drifts[0]
     pictured = any(drift.column in reading.pairs for drift in reading.drifts[:SHOWN])
-    heads = [page.short(first.metric), "floor", "x floor", *map(page.short, first.companions)]
+    heads = [figures.short(first.metric), "floor", "x floor", *map(figures.short, first.companions)]
     yield ""
-    yield _row("column", heads, "reference      > current" if pictured else "")
+    yield _row("column", heads, f"{'reference':<{SPARK}} > current" if pictured else "")
     for drift in reading.drifts[:SHOWN]:
         pair = reading.pairs.get(drift.column)
         numbers = [drift.value, drift.floor, drift.ratio, *drift.companions.values()]
@@ -139,10 +139,10 @@ def _check_lines(reading: page.Reading) -> Iterator[str]:
     if not reading.checks:
         return
     yield ""
-    yield _row("integrity", ["current", "reference"], "check")
+    yield _row("integrity", ["current", "reference"], "check", 10)
     for check in reading.checks[:SHOWN]:
         rates = [page.percent(check.value), page.percent(check.reference)]
-        yield _row(check.column or "(whole traffic)", rates, check.metric)
+        yield _row(check.column or "(whole traffic)", rates, check.metric, 10)
     yield from _more(len(reading.checks), "checks")
 
 
@@ -150,18 +150,20 @@ def _score_lines(reading: page.Reading) -> Iterator[str]:
     if not reading.scores:
         return
     yield ""
-    yield _row("performance", ["value", "reference", "labels"], "interval")
+    bracketed = any(not np.isnan(score.lower) for score in reading.scores)
+    heads = ["value", "reference", "labels"]
+    yield _row("performance", heads, "interval" * bracketed, 10)
     for score in reading.scores[:SHOWN]:
         known = not np.isnan(score.lower)
         bracket = f"[{number(score.lower)}, {number(score.upper)}]" if known else ""
         values = [number(score.value), number(score.reference), page.percent(score.share)]
-        yield _row(score.metric, values, bracket)
+        yield _row(score.metric, values, bracket, 10)
     yield from _more(len(reading.scores), "metrics")
 
 
-def _row(name: str, numbers: Iterable[str], end: str) -> str:
-    cells = "".join(f"{_fit(cell, 9).rstrip():>9} " for cell in numbers)
-    return _fit(f"{_fit(name, NAME)} {cells} {_plain(end)}".rstrip(), WIDTH).rstrip()
+def _row(name: str, numbers: Iterable[str], end: str, width: int = 8) -> str:
+    cells = "".join(f" {_fit(cell, width).rstrip():>{width}}" for cell in numbers)
+    return _fit(f"{_fit(name, NAME)}{cells}  {_plain(end)}".rstrip(), WIDTH).rstrip()
 
 
 def _more(total: int, what: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """A metric table in a page's worth of numbers: what moved, where, and by how much.
 
-Everything here reads the table and nothing else. A figure over several windows is the mean weighted
-by rows, so a rate over the whole time is exactly the rate of all its rows.
+Everything here reads the table and nothing else. A table may hold values by window, values of the
+whole time (rows without a window), or both. Where it has no values of the whole time, they are the
+means over the windows weighted by rows, so a rate is exactly the rate of all the rows.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ COUNTS = {
     "false_negatives",
     "true_negatives",
 }  # amounts, of which a mean over windows says nothing
+PARTS = {"null_rate", "nan_rate", "sentinel_rate", "any_violation_rate"}  # said by other checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,16 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """One value by window, and where it peaked."""
+
+    values: FloatArray
+    n: FloatArray
+    peak: float
+    peak_start: np.datetime64
+
+
+@dataclass(frozen=True, slots=True)
 class Drift:
     """How far one column has moved, beside what it would show with no change."""
 
@@ -85,9 +97,7 @@ class Drift:
     value: float
     floor: float
     companions: Mapping[str, float]
-    series: FloatArray
-    peak: float
-    peak_start: np.datetime64
+    line: Line
 
     @property
     def excess(self) -> float:
@@ -96,12 +106,8 @@ class Drift:
 
     @property
     def ratio(self) -> float:
-        """Value in noise floors; infinite above a floor of zero, NaN where either is unknown."""
-        if np.isnan(self.value) or np.isnan(self.floor):
-            return float("nan")
-        if self.floor == 0:
-            return float("inf") if self.value > 0 else 1.0
-        return self.value / self.floor
+        """Value in noise floors."""
+        return _in_floors(self.value, self.floor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +118,7 @@ class Check:
     metric: str
     value: float
     reference: float
-    series: FloatArray
-    peak: float
-    peak_start: np.datetime64
-    windows_above: int
-    windows: int
+    line: Line
 
     @property
     def excess(self) -> float:
@@ -135,7 +137,7 @@ class Score:
     reference: float
     share: float
     n: int
-    series: FloatArray
+    line: Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,11 @@ class Segment:
         """Drift above the noise floor; minus infinity where there is none to rank by."""
         above = self.value - np.nan_to_num(self.floor)
         return -np.inf if np.isnan(above) else float(above)
+
+    @property
+    def ratio(self) -> float:
+        """Value in noise floors."""
+        return _in_floors(self.value, self.floor)
 
 
 def tidy(table: pa.Table) -> pa.Table:
@@ -204,6 +211,26 @@ def starts(table: pa.Table) -> Instants:
     return known if len(known) else found
 
 
+def by_window(table: pa.Table) -> pa.Table:
+    """Rows of the windows that make up the whole time, or all rows when there is one window."""
+    return _half(table, pc.invert(_whole_time(table)))
+
+
+def in_total(table: pa.Table) -> pa.Table:
+    """Rows of the whole time, or all of them when the table only has parts of it."""
+    return _half(table, _whole_time(table))
+
+
+def usual(n: FloatArray) -> NDArray[np.bool_]:
+    """Which windows hold at least a tenth of the usual number of rows.
+
+    >>> usual(np.array([3.0, 100.0, 0.0, 90.0]))
+    array([False,  True, False,  True])
+    """
+    some = n[n > 0]
+    return (n > 0) & (n >= 0.1 * np.median(some)) if len(some) else n > 0
+
+
 def grid(table: pa.Table, *, by: str, windows: Instants | None = None) -> Grid:
     """Lay the rows of one metric out by a key and by window, versions pooled."""
     windows = starts(table) if windows is None else windows
@@ -244,12 +271,11 @@ def registered(metric: str) -> Metric | None:
 
 def rows_by_window(table: pa.Table) -> tuple[Instants, FloatArray]:
     """Rows of the whole traffic in each window, as the metrics counted them."""
-    windows = starts(table)
-    whole = select(table, segment=ALL).select(["version", "window_start", "n"])
+    whole = select(by_window(table), segment=ALL).select(["version", "window_start", "n"])
+    windows = starts(whole)
     most = whole.group_by(["version", "window_start"]).aggregate([("n", "max")])
     columns = np.searchsorted(windows, _instants(most["window_start"]))
-    counts = np.nan_to_num(_floats(most["n_max"]))
-    return windows, _sums(columns, counts, len(windows))
+    return windows, _sums(columns, np.nan_to_num(_floats(most["n_max"])), len(windows))
 
 
 def leading_drift(table: pa.Table) -> str | None:
@@ -276,20 +302,18 @@ def drift_ranking(
     metric = metric or leading_drift(whole)
     if metric is None:
         return []
-    windows = starts(table)
 
-    def lay(name: str) -> Grid:
-        rows = select(whole, metric=name)
-        return grid(rows.filter(rows["column"].is_valid()), by="column", windows=windows)
+    def total(name: str) -> Grid:
+        rows = in_total(select(whole, metric=name))
+        return grid(rows.filter(rows["column"].is_valid()), by="column")
 
-    found = lay(metric)
-    others = {name: lay(name) for name in companions}
-    means = {
-        name: dict(zip(other.names, other.over_time(other.value).tolist(), strict=True))
-        for name, other in others.items()
-    }
+    found = total(metric)
+    means = {}
+    for name in companions:
+        other = total(name)
+        means[name] = dict(zip(other.names, other.over_time(other.value).tolist(), strict=True))
     values, floors = found.over_time(found.value), found.over_time(found.floor)
-    peaks = _peaks(found.value)
+    lines = _lines(select(whole, metric=metric), starts(by_window(whole)))
     ranking = [
         Drift(
             column=str(column),
@@ -297,9 +321,7 @@ def drift_ranking(
             value=float(values[i]),
             floor=float(floors[i]),
             companions={name: mean.get(column, np.nan) for name, mean in means.items()},
-            series=found.value[i],
-            peak=float(found.value[i, peaks[i]]),
-            peak_start=windows[peaks[i]],
+            line=lines[column],
         )
         for i, column in enumerate(found.names)
     ]
@@ -307,31 +329,19 @@ def drift_ranking(
 
 
 def integrity(table: pa.Table) -> list[Check]:
-    """Integrity checks that found more than the reference in some window, the largest first."""
+    """Integrity checks that found more than the reference, the largest excess first."""
     whole = select(table, segment=ALL)
-    windows = starts(table)
+    windows = starts(by_window(whole))
     checks: list[Check] = []
     for metric in names(whole, "metric"):
-        if not (_is(metric, "integrity") and _is(metric, "higher")):
+        if metric in PARTS or not (_is(metric, "integrity") and _is(metric, "higher")):
             continue
-        found = grid(select(whole, metric=metric), by="column", windows=windows)
+        rows = select(whole, metric=metric)
+        found, lines = grid(in_total(rows), by="column"), _lines(rows, windows)
         values, references = found.over_time(found.value), found.over_time(found.reference)
-        bar = np.nan_to_num(found.reference)
-        least = np.where(np.isnan(found.lower), found.value, found.lower)
-        above = np.sum(least > bar, axis=1)
-        peaks = _peaks(found.value)
+        above = _above_reference(found)
         checks += [
-            Check(
-                column=column,
-                metric=metric,
-                value=float(values[i]),
-                reference=float(references[i]),
-                series=found.value[i],
-                peak=float(found.value[i, peaks[i]]),
-                peak_start=windows[peaks[i]],
-                windows_above=int(above[i]),
-                windows=int(np.isfinite(found.value[i]).sum()),
-            )
+            Check(column, metric, float(values[i]), float(references[i]), lines[column])
             for i, column in enumerate(found.names)
             if above[i] and values[i] > np.nan_to_num(references[i])
         ]
@@ -344,12 +354,14 @@ def performance(table: pa.Table) -> list[Score]:
     rows = rows.filter(rows["label_share"].is_valid())
     if not rows.num_rows:
         return []
-    found = grid(rows, by="metric", windows=starts(table))
+    found = grid(in_total(rows), by="metric")
+    lines = _lines(rows, starts(by_window(rows)), by="metric")
+    single = len(found.starts) == 1
     means = {
         name: found.over_time(getattr(found, name))
-        for name in ("value", "lower", "upper", "reference", "share")
+        for name in ("value", "lower", "upper", "reference")
     }
-    single = len(found.starts) == 1
+    shares = _arrived(found, *rows_by_window(table))
     scores = [
         Score(
             metric=str(metric),
@@ -357,9 +369,9 @@ def performance(table: pa.Table) -> list[Score]:
             lower=float(means["lower"][i]) if single else float("nan"),
             upper=float(means["upper"][i]) if single else float("nan"),
             reference=float(means["reference"][i]),
-            share=float(means["share"][i]),
+            share=float(shares[i]),
             n=int(found.n[i].sum()),
-            series=found.value[i],
+            line=lines[metric],
         )
         for i, metric in enumerate(found.names)
         if metric not in COUNTS
@@ -371,27 +383,83 @@ def performance(table: pa.Table) -> list[Score]:
 def segments(table: pa.Table, *, headline: str | None = None) -> list[Segment]:
     """Segments by the drift of the column that moved most in them, the furthest first."""
     metric = leading_drift(table)
+    table = in_total(table)
     drift = _pooled(select(table, metric=metric or ()), ["segment", "column"])
     scores = _pooled(select(table, metric=headline or (), column=None), ["segment"])
     score = {row["segment"]: row for row in scores}
+    rows: dict[str, int] = {}
+    for row in drift or scores:
+        rows[row["segment"]] = max(row["n"], rows.get(row["segment"], 0))
     worst: dict[str, Segment] = {}
     for row in drift or scores:
         name = row["segment"]
         mine = score.get(name, {})
         candidate = Segment(
             name=name,
-            n=row["n"],
+            n=rows[name],
             column=row.get("column"),
             value=row["value"] if drift else np.nan,
             floor=row["noise_floor"],
             performance=mine.get("value", np.nan),
             reference=mine.get("reference_value", np.nan),
-            share=mine.get("label_share", np.nan),
+            share=mine["n"] / max(rows[name], 1) if mine and drift else np.nan,
         )
         if name not in worst or candidate.excess > worst[name].excess:
             worst[name] = candidate
     apart = [segment for name, segment in worst.items() if name != ALL]
     return sorted(apart, key=lambda segment: -segment.excess)
+
+
+def _lines(rows: pa.Table, windows: Instants, *, by: str = "column") -> dict[str | None, Line]:
+    found = grid(by_window(rows), by=by, windows=windows)
+    ordered = np.where(np.isnan(found.value), -np.inf, found.value)
+    return {
+        name: Line(
+            values=found.value[i],
+            n=found.n[i],
+            peak=float(found.value[i, peak]),
+            peak_start=windows[peak],
+        )
+        for i, (name, peak) in enumerate(zip(found.names, ordered.argmax(axis=1), strict=True))
+    }
+
+
+def _above_reference(found: Grid) -> NDArray[np.bool_]:
+    """Whether the lower limit, or a value without one, exceeds the reference in some window."""
+    least = np.where(np.isnan(found.lower), found.value, found.lower)
+    above: NDArray[np.bool_] = np.any(least > np.nan_to_num(found.reference), axis=1)
+    return above
+
+
+def _arrived(found: Grid, windows: Instants, traffic: FloatArray) -> FloatArray:
+    """Share of labels over all windows; one without labels counts with its whole traffic."""
+    if len(found.starts) == 1:
+        return found.share[:, 0]
+    predictions = _ratio(found.n, found.share)
+    if np.array_equal(found.starts, windows):
+        predictions = np.where(np.isnan(predictions), traffic, predictions)
+    return _ratio(found.n.sum(axis=1), np.nansum(predictions, axis=1))
+
+
+def _in_floors(value: float, floor: float) -> float:
+    """Ratio of the two: infinite above a floor of zero, NaN where either is unknown."""
+    if np.isnan(value) or np.isnan(floor):
+        return float("nan")
+    if floor == 0:
+        return float("inf") if value > 0 else 1.0
+    return value / floor
+
+
+def _whole_time(table: pa.Table) -> pa.Array:
+    """Which rows have a window around all the others, or none."""
+    start, end = table["window_start"], table["window_end"]
+    first, last = pc.min(start), pc.max(end)
+    around = pc.and_(pc.equal(start, first), pc.equal(end, last))
+    return pc.fill_null(around, True)
+
+
+def _half(table: pa.Table, mine: pa.ChunkedArray) -> pa.Table:
+    return table.filter(mine) if pc.any(mine).as_py() else table
 
 
 def _is(metric: str, what: str) -> bool:
@@ -400,7 +468,7 @@ def _is(metric: str, what: str) -> bool:
 
 
 def _pooled(table: pa.Table, keys: list[str]) -> list[dict[str, Any]]:
-    means = ("value", "noise_floor", "reference_value", "label_share")
+    means = ("value", "noise_floor", "reference_value")
     n = pc.cast(pc.fill_null(table["n"], 0), pa.float64())
     columns = {key: table[key] for key in keys} | {"n": n}
     for name in means:
@@ -453,14 +521,6 @@ def _floats(column: pa.ChunkedArray) -> FloatArray:
 
 def _sums(cell: NDArray[np.int64], values: FloatArray, size: int) -> FloatArray:
     return np.bincount(cell, values, minlength=size).astype(np.float64)
-
-
-def _peaks(values: FloatArray) -> NDArray[np.intp]:
-    return (
-        np.argmax(np.where(np.isnan(values), -np.inf, values), axis=1)
-        if values.size
-        else (np.zeros(len(values), np.intp))
-    )
 
 
 def _ratio(total: FloatArray, weight: FloatArray) -> FloatArray:
