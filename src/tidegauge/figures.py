@@ -233,12 +233,19 @@ def missing_map(table: pa.Table, *, top: int = 40) -> Figure:
             "hovertemplate": "%{customdata}<br>%{x}<br>missing %{z:.2%}<extra></extra>",
             "hoverongaps": False,
         }
+        most = float(worst.max(initial=0)) or 1.0
         figure = _figure([trace], title="", height=70 + 20 * max(len(order), 4))
         figure.update_layout(
             yaxis={**labels, "autorange": "reversed", "showgrid": False},
             coloraxis={
                 "cmin": 0,
-                "colorbar": {"thickness": 8, "tickformat": ".0%", "outlinewidth": 0, "nticks": 3},
+                "cmax": most,
+                "colorbar": {
+                    "thickness": 8,
+                    "outlinewidth": 0,
+                    "tickvals": [0, most],
+                    "ticktext": ["0 %", f"{number(100 * most)} %"],
+                },
             },
         )
     else:
@@ -298,6 +305,7 @@ def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Fig
     metrics
         Which ones; unless given, the six that people ask for first among those in the table.
     """
+    _graph_objects()
     from plotly.subplots import make_subplots
 
     table = summary.tidy(table)
@@ -417,13 +425,13 @@ def _graph_objects() -> Any:
 
 
 def _figure(traces: Sequence[dict[str, Any]], *, title: str, height: int = 270) -> Figure:
+    heading = {"text": _text(title, 60), "yref": "container", "y": 1, "yanchor": "top"}
     layout = {
         "template": TEMPLATES["light"],
         "height": height,
         "margin": {"t": 44 if title else 26},
+        "title": heading | {"pad": {"t": 10}},
     }
-    layout |= {"title": {"text": _text(title, 60), "yref": "container", "y": 1, "yanchor": "top"}}
-    layout["title"]["pad"] = {"t": 10}
     return _graph_objects().Figure(data=list(traces), layout=layout)
 
 
