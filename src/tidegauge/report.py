@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Report"]
 
 WIDTH, SHOWN, NAME, SPARK = 100, 12, 26, 12  # of the text: columns, lines a table, name, picture
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
@@ -186,7 +187,7 @@ def _spark_pair(pair: Distribution) -> str:
 
 def _plain(text: str) -> str:
     """Replace what would move a terminal's cursor or paint it."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(c)[0] == "C" else c for c in text)
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in UNSEEN else c for c in text)
 
 
 def _fit(text: str, width: int) -> str:
