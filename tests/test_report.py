@@ -251,7 +251,7 @@ def test_the_facts_are_counted_and_not_judged() -> None:
     words = " ".join(repr(Report("any", drifting())).split())
     assert (
         "2 of 3 columns are above twice their noise floor in PSI, 1 above ten times, "
-        "2 above the customary 0.1, 1 above the customary 0.2; "
+        "2 above the customary 0.1 and 1 above 0.2; "
         "the furthest is b at 0.15, against a floor of 0.01."
     ) in words
 

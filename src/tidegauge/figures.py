@@ -143,7 +143,7 @@ def distribution(pair: Distribution) -> Figure:
     figure = _figure(traces, title=pair.column, height=250)
     figure.update_layout(
         xaxis=axis,
-        yaxis={"tickformat": ".0%", "rangemode": "tozero"},
+        yaxis={"tickformat": ".2~%", "rangemode": "tozero"},
         hovermode="x unified",
         bargap=0.25,
         bargroupgap=0,
@@ -257,7 +257,7 @@ def missing_map(table: pa.Table, *, top: int = 40) -> Figure:
         )
         figure.update_layout(
             yaxis={**labels, "autorange": "reversed", "showgrid": False},
-            xaxis={"tickformat": ".0%", "rangemode": "tozero", "showgrid": True},
+            xaxis={"tickformat": ".2~%", "rangemode": "tozero", "showgrid": True},
         )
     return figure if order else _say(figure, "no value is missing")
 
@@ -376,7 +376,7 @@ def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Fig
         note.update(x=0.54 * left, xanchor="left", font={"size": 13})
     for place, metric in enumerate(chosen):
         figure.update_yaxes(range=_scale(limits[metric]), row=place // 2 + 1, col=place % 2 + 1)
-    figure.update_yaxes(tickformat=".0%", range=[0, 1.05], nticks=3, row=lines + 1, col=1)
+    figure.update_yaxes(tickformat=".2~%", range=[0, 1.05], nticks=3, row=lines + 1, col=1)
     _time_axis(figure, windows)
     return figure
 
@@ -464,7 +464,7 @@ def _bins(pair: Distribution) -> tuple[Any, dict[str, Any]]:
     widths = np.diff(pair.edges)
     if len(widths) and widths.max() < 8 * np.median(widths):
         return pair.edges, {"type": "linear"}
-    ticks = np.linspace(0, len(widths), min(7, len(pair.edges)), dtype=int)
+    ticks = np.linspace(0, len(widths), min(5, len(pair.edges)), dtype=int)
     return np.arange(len(pair.edges)), {
         "type": "linear",
         "tickvals": ticks,

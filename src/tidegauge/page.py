@@ -193,14 +193,17 @@ def facts(reading: Reading) -> list[str]:
 
 def _marked(reading: Reading, drifts: Sequence[Drift]) -> str:
     """How many are above the given threshold, or the marks that the field is used to."""
+
+    def above(mark: float) -> str:
+        return f"{sum(drift.value > mark for drift in drifts):,} above"
+
     metric = drifts[0].metric
     given = reading.report.thresholds.get(metric)
-    marks = figures.CUSTOMARY.get(metric, ()) if given is None else (given,)
-    what = "customary" if given is None else "threshold"
-    counts = (
-        f", {sum(d.value > mark for d in drifts):,} above the {what} {mark:g}" for mark in marks
-    )
-    return "".join(counts)
+    if given is not None:
+        return f", {above(given)} the threshold {given:g}"
+    marks = figures.CUSTOMARY.get(metric, ())
+    counts = " and ".join(f"{above(mark)} {mark:g}" for mark in marks)
+    return f", {counts.replace('above', 'above the customary', 1)}" if counts else ""
 
 
 def _performance_fact(scores: Sequence[Score]) -> str:
@@ -730,7 +733,7 @@ h2{font-size:18px;font-weight:650;margin:0 0 6px}
 .tiles{display:flex;flex-wrap:wrap;gap:10px 44px;margin:0 0 22px}
 .tiles b{display:block;font-size:24px;font-weight:600;line-height:1.2;
 font-variant-numeric:tabular-nums}
-.tiles span{color:var(--quiet);font-size:12px}
+.tiles:last-child{margin:0}.tiles span{color:var(--quiet);font-size:12px}
 .traffic{margin:0}.traffic svg{display:block;width:100%;height:60px;
 border-bottom:1px solid var(--line)}
 .traffic .c{opacity:.75}

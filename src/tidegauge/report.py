@@ -55,11 +55,11 @@ class Report:
     >>> Report("credit", table)
     credit
     500 rows, 1 column
-    1 of 1 column is above twice its noise floor in PSI, 1 above ten times; the furthest is
-    age at 0.3, against a floor of 0.01.
+    1 of 1 column is above twice its noise floor in PSI, 1 above ten times, 1 above the
+    customary 0.1 and 1 above 0.2; the furthest is age at 0.3, against a floor of 0.01.
     <BLANKLINE>
-    column                           PSI     floor   x floor
-    age                              0.3      0.01        30
+    column                          PSI    floor  x floor
+    age                             0.3     0.01       30
     """
 
     title: str

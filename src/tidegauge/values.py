@@ -62,6 +62,14 @@ class Distribution:
         Rows (or their weight) per bin.
     reference_missing, current_missing
         Rows without a value: null, NaN or declared as missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pair = Distribution("carrier", "categorical", ("UA", "(other)"), None,
+    ...                     np.array([60, 40]), np.array([30, 70]), 0, 5)
+    >>> dict(zip(pair.labels, (pair.current / pair.current.sum()).tolist()))
+    {'UA': 0.3, '(other)': 0.7}
     """
 
     column: str
