@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace tidegauge {
 
@@ -68,25 +70,27 @@ i32 NumericBins::n_slots() const noexcept {
   return kSpecials + n_cells + grid.n_cuts;
 }
 
+// The guide spans the edges that are no sentries at the ends of the doubles; a width of zero means one cell for all.
 NumericBins with_edges(std::vector<f64> edges) {
   NumericBins bins;
   bins.edges = std::move(edges);
+  const auto is_inner = [](f64 edge) { return std::abs(edge) < std::numeric_limits<f64>::max() / 4; };
+  const auto first = std::find_if(bins.edges.begin(), bins.edges.end(), is_inner);
+  const auto last = std::find_if(bins.edges.rbegin(), bins.edges.rend(), is_inner);
+  const f64 width = first == bins.edges.end() ? 0 : *last - *first;
   Grid& grid = bins.guide_grid;
   grid.kind = GridKind::kLinear;
   grid.n_cells = static_cast<i32>(4 * bins.edges.size());
-  const f64 width = bins.edges.back() - bins.edges.front();
-  const bool usable = width > 0 && width < 1e300;
-  grid.origin = bins.edges.front();
-  grid.scale = usable ? grid.n_cells / width : 0;
-  // An edge in cell c can be at or below values of cell c; all edges in earlier cells are below them.
+  grid.origin = width > 0 ? *first : 0;
+  grid.scale = width > 0 ? std::min(grid.n_cells / width, 1e300) : 1;
+  // guide[c] counts the edges in cells before c: the answer for a value of cell c lies in [guide[c], guide[c + 1]].
   const i32 n_edges = static_cast<i32>(bins.edges.size());
-  bins.guide.resize(static_cast<std::size_t>(grid.n_cells) + 3);
   i32 edge = 0;
   for (i32 cell = 0; cell < grid.n_cells + 2; ++cell) {
     while (edge < n_edges && linear_cell(bins.edges[static_cast<std::size_t>(edge)], grid) < cell) ++edge;
-    bins.guide[static_cast<std::size_t>(cell)] = edge;
+    bins.guide.push_back(edge);
   }
-  bins.guide.back() = n_edges;
+  bins.guide.push_back(n_edges);
   return bins;
 }
 

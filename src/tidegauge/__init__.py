@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from tidegauge import metrics
 from tidegauge._core import DataError, SchemaError
 from tidegauge.monitor import Monitor, compare
@@ -12,7 +10,7 @@ from tidegauge.report import Report
 from tidegauge.schema import Column, Schema, categorical, numeric, timestamp
 from tidegauge.values import Account, Distribution
 
-__version__ = version("tidegauge")
+__version__ = "0.1.0"
 
 __all__ = [
     "Account",

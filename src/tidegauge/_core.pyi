@@ -35,9 +35,7 @@ class Vocabulary:
 class NumericBins:
     sentinels: list[float]
     @staticmethod
-    def grid(
-        kind: str, numbers: Mapping[str, float], cuts: Sequence[float]
-    ) -> NumericBins: ...
+    def grid(kind: str, numbers: Mapping[str, float], cuts: Sequence[float]) -> NumericBins: ...
     @staticmethod
     def edges(edges: Sequence[float]) -> NumericBins: ...
     @property

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,8 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
                 raise DataError(f"{path}: holds more than {MAX_BYTES >> 30} GiB; refused")
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-        header = json.loads(arrays.pop("header").tobytes())
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+        header = json.loads(np.asarray(arrays.pop("header")).tobytes())
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not a Tidegauge file, or damaged ({error})") from None

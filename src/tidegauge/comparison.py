@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -121,11 +122,11 @@ class Comparison:
             low, high = (
                 (extremes[:, 0].min(), extremes[:, 1].max()) if len(extremes) else (0.0, 1.0)
             )
-            return np.array([low, max(high, np.nextafter(low, np.inf))])
+            return np.array([low, max(high, math.nextafter(low, math.inf))])
         low = extremes[:, 0].min() if len(extremes) else edges[1]
         high = extremes[:, 1].max() if len(extremes) else edges[-2]
-        edges[0] = min(low, np.nextafter(edges[1], -np.inf))
-        edges[-1] = max(high, np.nextafter(edges[-2], np.inf))
+        edges[0] = min(low, math.nextafter(edges[1], -math.inf))
+        edges[-1] = max(high, math.nextafter(edges[-2], math.inf))
         return edges
 
 
@@ -301,9 +302,8 @@ def _numbers(
 ) -> Distribution:
     shares = sum(counts / max(counts.sum(), 1) for counts in pair)
     cumulative = np.cumsum(shares) / max(float(np.sum(shares)), 1e-300)
-    first = int(np.searchsorted(cumulative, 0.001))
-    last = min(int(np.searchsorted(cumulative, 0.999)), len(edges) - 2)
-    last = max(first, last)
+    ends = np.searchsorted(cumulative, [0.001, 0.999])
+    first, last = (min(int(end), len(edges) - 2) for end in ends)
     if last - first < 1.5 * DISPLAY_BINS:
         cuts = np.arange(first, last + 2)
     elif counted.grid is not None and counted.grid.kind in ("log", "symlog"):

@@ -114,8 +114,9 @@ def fit_grid(values: FloatArray, column: Column, n_bins: int) -> Grid:
         return edge_grid(np.array(column.edges), limits)
     if not len(sample):
         sample = np.zeros(1)
-    kind = column.grid or _kind(sample, n_bins)
-    numbers = _FITS[kind](sample, n_bins)
+    with np.errstate(over="ignore", invalid="ignore"):  # values may reach the ends of the doubles
+        kind = column.grid or _kind(sample, n_bins)
+        numbers = _FITS[kind](sample, n_bins)
     atoms = [] if kind == "integer" else _atoms(sample)
     cuts = np.unique(np.concatenate([_limit_cuts(limits), *atoms]))
     if len(cuts) > MAX_CUTS:
@@ -132,13 +133,11 @@ def _limit_cuts(limits: tuple[float, float]) -> FloatArray:
 
 def _kind(sample: FloatArray, n_bins: int) -> str:
     low, high = sample.min(), sample.max()
-    with np.errstate(over="ignore", invalid="ignore"):
-        span = high - low
-        deviation = sample.std()
+    span, deviation = high - low, sample.std()
     whole = bool((sample == np.trunc(sample)).all()) and max(abs(low), abs(high)) < 2**52
     if whole and span < 3 * n_bins:
         return "integer"
-    if low > 0 and high > HEAVY_TAIL * np.median(sample):
+    if low > 0 and high / HEAVY_TAIL > np.median(sample):
         return "log"
     if math.isfinite(span) and math.isfinite(deviation) and span <= LIGHT_TAIL * deviation:
         return "linear"
@@ -165,6 +164,7 @@ def _fit_integer(sample: FloatArray, n_bins: int) -> dict[str, Any]:
 def _fit_linear(sample: FloatArray, n_bins: int) -> dict[str, Any]:
     low, high = sample.min(), sample.max()
     spread = float(sample.std()) or max(abs(float(low)), 1.0) / 64
+    spread = min(spread, LARGEST / 64)
     first = max(float(low) - REACH * spread, -LARGEST / 4)
     last = min(float(high) + REACH * spread, LARGEST / 4)
     return {"origin": first, "scale": n_bins / (last - first), "n_cells": n_bins}
@@ -186,8 +186,7 @@ def _fit_log(sample: FloatArray, n_bins: int) -> dict[str, Any]:
 
 def _fit_symlog(sample: FloatArray, n_bins: int) -> dict[str, Any]:
     origin = float(np.median(sample))
-    with np.errstate(over="ignore"):
-        distance = np.minimum(np.abs(sample - origin), LARGEST / 1024)
+    distance = np.minimum(np.abs(sample - origin), LARGEST / 1024)
     away = distance[distance > 0]
     scale = max(float(np.quantile(away, 0.25)), 1e-300) if len(away) else 1.0
     reach = HEAVY_REACH if sample.min() >= 0 else REACH

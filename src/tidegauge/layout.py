@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -109,7 +110,7 @@ class CountedColumn:
         assert self.grid is not None
         assert self.bins is not None
         low, high = self.grid.limits
-        ends = self.bins.encode(np.array([low, np.nextafter(high, np.inf)]))
+        ends = self.bins.encode(np.array([low, math.nextafter(high, math.inf)]))
         return slice(SPECIALS + 1, int(ends[0])), slice(int(ends[1]), self.n_slots - 1)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from tidegauge import archive
@@ -102,6 +101,11 @@ class Monitor:
         self._table = reference.new_table(pane if timed else 0)
         self._join = self._new_join()
         self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Monitor {self.model!r}: windows of {self.window}, {len(self._table.cells):,} cells>"
+        )
 
     def _new_join(self) -> Join:
         lateness = parse_duration(self.lateness, role="lateness") if self.schema.timestamp else -1
@@ -294,8 +298,8 @@ class Monitor:
         versions
             Model versions to look at; all unless given.
         window
-            Width of the windows: a multiple of the monitor's, "1mo" for calendar months, "all"
-            for a single one.
+            Width of the windows: a multiple of the monitor's, "1mo" for calendar months,
+            "all" for a single one.
         step
             Distance from one window to the next; less than the width makes sliding windows.
         threshold
@@ -331,7 +335,7 @@ class Monitor:
         """Compute the same metrics for the reference's own windows: how far they move unaided.
 
         Each window is compared with the whole reference, of which it is a part, so values are
-        a little low where the reference holds few windows. Empty where the reference has no timestamps.
+        a little low where the reference holds few windows. Empty without timestamps.
         """
         asked = list(metrics) if isinstance(metrics, list | tuple) else metrics
         table = self.reference.table
@@ -394,10 +398,11 @@ class Monitor:
         """
         with self._lock:
             table = self.metrics(metrics, columns=columns, segments="all", window=window)
-            if len(self.schema.segment_sets) > 1:
-                in_total = self.metrics(metrics, columns=columns, window="all")
-                apart = pc.not_equal(in_total["segment"], "all")
-                table = pa.concat_tables([table, in_total.filter(apart)]).unify_dictionaries()
+            in_total = self.metrics(metrics, columns=columns, window="all")
+            if len(table["window_end"].unique()) <= 1:  # the total is that window
+                apart = [segment != "all" for segment in in_total["segment"].to_pylist()]
+                in_total = in_total.filter(pa.array(apart, pa.bool_()))
+            table = pa.concat_tables([table, in_total]).unify_dictionaries()
             whole = self._compare("all", None, "all", None)
             names = self._columns(columns) or list(kinds_of(self._table.layout))
             drawn = distributions(whole, names) if whole is not None else ()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from tidegauge.window import IndexArray, WindowTable, parse_duration
 COARSE_BINS = 10
 
 
-@dataclass(eq=False)
 class Reference:
     """Bins, categories and sums of the traffic that everything else is compared with.
 
@@ -36,13 +34,14 @@ class Reference:
     table
         Sums by pane and segment.
     secret
-        Key of the hash of prediction ids; shared by the monitors of a reference, so that they merge.
+        Key of the hash of prediction ids; the monitors of a reference share it, so that they merge.
     """
 
-    layout: Layout
-    table: WindowTable
-    secret: tuple[int, int]
-    _coarse: dict[str, tuple[IndexArray, int]] = field(default_factory=dict, repr=False)
+    def __init__(self, layout: Layout, table: WindowTable, secret: tuple[int, int]) -> None:
+        self.layout = layout
+        self.table = table
+        self.secret = secret
+        self._coarse: dict[str, tuple[IndexArray, int]] = {}
 
     @classmethod
     def fit(
@@ -98,7 +97,7 @@ class Reference:
                 else:
                     layout = fit_layout(batch, schema, bins)
                 timed = schema.timestamp is not None and batch.kind(schema.timestamp) != "absent"
-                secret = like.secret if like else (secrets.randbits(64), secrets.randbits(64))
+                secret = like.secret if like else _new_secret()
                 reference = cls(layout, WindowTable(layout, width if timed else 0), secret)
             reference._count(batch, resolve_threads(threads))
         if reference is None:
@@ -130,6 +129,9 @@ class Reference:
                 if text not in known:
                     counted.categories.add(text)
             self.table.cells.widen(counted.block, counted.n_slots)
+
+    def __repr__(self) -> str:
+        return f"<Reference: {self.n_rows:,} rows, {len(self.layout.columns)} columns>"
 
     @property
     def schema(self) -> Schema:
@@ -281,6 +283,10 @@ def _equal_shares(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.zeros(len(counts), dtype=np.int64)
     starts[nearer[nearer > 0]] = 1
     return np.cumsum(starts)
+
+
+def _new_secret() -> tuple[int, int]:
+    return int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
 
 
 def _batches(table: object) -> Iterator[Batch]:

@@ -374,8 +374,12 @@ def _segments(role: str, given: Sequence[Segment]) -> tuple[Segment, ...]:
     if isinstance(given, str):
         raise SchemaError(f"{role} is a list of column names or tuples of them, got {given!r}")
     for entry in given:
-        names = (entry,) if isinstance(entry, str) else tuple(entry)
-        if not names or not all(isinstance(name, str) for name in names):
+        names = (entry,) if isinstance(entry, str) else entry
+        if (
+            not isinstance(names, tuple | list)
+            or not names
+            or not all(isinstance(name, str) for name in names)
+        ):
             raise SchemaError(f"{role} is a list of column names or tuples of them, got {entry!r}")
     return tuple(entry if isinstance(entry, str) else tuple(entry) for entry in given)
 
@@ -400,7 +404,7 @@ def _column_toml(column: Column) -> list[str]:
     lines = []
     for item in fields(column):
         value = getattr(column, item.name)
-        if value is not None and value != ():
+        if value is not None and value != item.default:
             lines.append(f"{item.name} = {_toml(value)}")
     return lines
 

@@ -1,0 +1,165 @@
+"""The compiled core against its definitions: bins, edges, exact sums."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegauge import _core, numeric
+from tidegauge.grid import Grid, edge_grid, fit_grid, score_grid
+
+SETS = [name for name in ("scalar", "neon", "avx2", "avx512") if _core.use_instruction_set(name)]
+BEST = SETS[-1]
+_core.use_instruction_set(BEST)
+
+floats = st.floats(allow_nan=True, allow_infinity=True, width=64)
+SAMPLES = {
+    "linear": np.linspace(-3, 3, 500) + 0.001,
+    "log": np.geomspace(0.01, 1e6, 500),
+    "symlog": np.concatenate([-np.geomspace(0.01, 1e6, 250), np.geomspace(0.01, 1e6, 250)]),
+    "integer": np.arange(40.0),
+}
+
+
+def grids() -> dict[str, Grid]:
+    made = {kind: fit_grid(sample, numeric(grid=kind), 256) for kind, sample in SAMPLES.items()}
+    made["atoms"] = fit_grid(np.append(np.full(500, 0.25), SAMPLES["linear"]), numeric(), 1024)
+    made["edges"] = edge_grid(np.array([-1.5, 0.0, 0.1, 7.0]))
+    made["score"] = score_grid(0.3)
+    made["huge"] = fit_grid(np.array([-1e308, 0.0, 3.0, 1e308]), numeric(), 64)
+    made["constant"] = fit_grid(np.full(9, 0.1), numeric(), 64)
+    return made
+
+
+GRIDS = grids()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@given(values=st.lists(floats, min_size=1, max_size=70))
+def test_every_instruction_set_gives_the_same_slots(name: str, values: list[float]) -> None:
+    bins = GRIDS[name].bins()
+    given_values = np.array(values)
+    slots = {}
+    for instruction_set in SETS:
+        assert _core.use_instruction_set(instruction_set)
+        slots[instruction_set] = bins.encode(given_values)
+    _core.use_instruction_set(BEST)
+    for found in slots.values():
+        np.testing.assert_array_equal(found, slots["scalar" if "scalar" in slots else BEST])
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@given(values=st.lists(floats.filter(lambda x: not math.isnan(x)), min_size=1, max_size=70))
+def test_slot_is_the_number_of_edges_at_or_below(name: str, values: list[float]) -> None:
+    bins = GRIDS[name].bins()
+    edges = bins.lower_edges()
+    assert (np.diff(edges) >= 0).all() or math.isinf(edges[0])
+    expected = _core.SPECIALS + np.searchsorted(edges, values, side="right") - 1
+    np.testing.assert_array_equal(bins.encode(np.array(values)), expected)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_edges_are_exact(name: str) -> None:
+    bins = GRIDS[name].bins()
+    edges = bins.lower_edges()
+    finite = edges[np.isfinite(edges)]
+    at = bins.encode(finite).astype(int)
+    with np.errstate(over="ignore"):
+        below = bins.encode(np.nextafter(finite, -np.inf)).astype(int)
+    assert (below < at).all()
+
+
+def test_nan_of_either_sign_has_its_slot() -> None:
+    negative = np.array([np.uint64(0xFFF8000000000001)]).view(np.float64)
+    for grid in GRIDS.values():
+        slots = grid.bins().encode(np.array([math.nan, -math.nan, negative[0]]))
+        assert set(slots.tolist()) == {1}
+
+
+def test_sentinels_have_their_slot() -> None:
+    bins = GRIDS["linear"].bins(missing=(-999.0, 0.5))
+    np.testing.assert_array_equal(bins.encode(np.array([-999.0, 0.5]))[:2], [2, 2])
+    assert bins.encode(np.array([0.25]))[0] >= _core.SPECIALS
+
+
+@pytest.mark.parametrize(
+    ("sample", "kind"),
+    [
+        (np.arange(100.0), "linear"),
+        (np.random.default_rng(0).normal(size=1000), "linear"),
+        (np.random.default_rng(0).lognormal(0, 2, 1000), "log"),
+        (np.random.default_rng(0).standard_cauchy(1000), "symlog"),
+        (np.full(10, 3.7), "linear"),
+        (np.empty(0), "linear"),
+        (np.array([math.nan, math.inf]), "linear"),
+    ],
+)
+def test_grid_follows_the_shape_of_the_data(sample: np.ndarray, kind: str) -> None:
+    assert fit_grid(sample, numeric(), 1024).kind == kind
+
+
+def test_whole_numbers_get_a_bin_each() -> None:
+    grid = fit_grid(np.arange(50.0), numeric(), 1024)
+    slots = grid.bins().encode(np.arange(-3.0, 53.0))
+    assert len(set(slots.tolist())) == 56
+
+
+def test_limits_and_atoms_are_edges() -> None:
+    values = np.append(np.full(300, 0.25), np.random.default_rng(0).normal(size=1000))
+    edges = fit_grid(values, numeric(limits=(-1.0, 2.0)), 1024).bins().lower_edges()
+    for edge in (-1.0, np.nextafter(2.0, 3.0), 0.25, np.nextafter(0.25, 1.0)):
+        assert edge in edges
+
+
+# Sums: one cell, the error of a regression is the first sum.
+
+
+def sums_of(errors: list[float], signs: list[int]) -> float:
+    cells = _core.Cells([5, 6], 11)
+    n = len(errors)
+    where = cells.locate(
+        np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros((1, 1), np.int64), 0
+    )
+    blocks = {
+        "traffic": 0,
+        "first": 1,
+        "n_classes": 0,
+        "score_edges": np.empty(0),
+        "label_center": 0.0,
+        "label_bins": _core.NumericBins.edges([0.0]),
+    }
+    rows = {
+        "labels": np.zeros(n),
+        "decisions": np.full(n, -1, np.int32),
+        "values": np.array(errors),
+        "weights": np.empty(0),
+        "signs": np.array(signs, np.int8),
+    }
+    cells.add_outcomes("regression", blocks, where, rows)
+    first = np.zeros(len(cells), np.int32)
+    return float(cells.sums(np.arange(len(cells), dtype=np.int32), first, 1)[0, 0]) if n else 0.0
+
+
+moderate = st.floats(min_value=-1e30, max_value=1e30, allow_subnormal=False)
+
+
+@given(errors=st.lists(moderate, max_size=40), seed=st.randoms())
+def test_sums_are_exact_in_any_order(errors: list[float], seed: object) -> None:
+    shuffled = list(errors)
+    seed.shuffle(shuffled)  # type: ignore[attr-defined]
+    exact = math.fsum(e for e in errors if e == 0 or abs(e) > 1e-60)
+    kept = [e for e in errors if e == 0 or abs(e) > 1e-60]
+    assert sums_of(kept, [1] * len(kept)) == exact
+    rest = [e for e in shuffled if e == 0 or abs(e) > 1e-60]
+    assert sums_of(rest, [1] * len(rest)) == exact
+
+
+@given(errors=st.lists(moderate, max_size=40), taken=st.lists(moderate, max_size=20))
+def test_what_is_taken_back_leaves_no_trace(errors: list[float], taken: list[float]) -> None:
+    both = [*errors, *taken, *taken]
+    signs = [1] * (len(errors) + len(taken)) + [-1] * len(taken)
+    assert sums_of(both, signs) == sums_of(errors, [1] * len(errors))
