@@ -20,6 +20,7 @@ Smoothing: TypeAlias = Callable[[IntArray, FloatArray], FloatArray]
 
 MEAN_OF_HALF_NORMAL = sqrt(2 / pi)
 MEAN_OF_KOLMOGOROV = sqrt(pi / 2) * log(2)  # 0.8687
+DENSITY_OF_KOLMOGOROV = 1.17  # on average
 TINY = float(np.finfo(np.float64).tiny)
 STEP_OF_WALK = 0.5826  # by how much a random walk's maximum falls short, in steps' deviations
 
@@ -194,9 +195,15 @@ def _noise_normalized_wasserstein(
     return ratio(_noise_wasserstein(reference, current), _scale(reference, convention))
 
 
-def _noise_p_value(reference: Bins | Fine, current: Bins | Fine) -> FloatArray:
+def _noise_p_value(reference: Bins, current: Bins) -> FloatArray:
     """Half: a p-value is uniform when nothing has changed."""
     return 0.5 + 0 * _sampling(reference, current)
+
+
+def _noise_kolmogorov_p_value(reference: Fine, current: Fine) -> FloatArray:
+    """Half, and more by as much as the bins hide of the gap."""
+    seen = _noise_kolmogorov_smirnov(reference, current) / np.sqrt(_sampling(reference, current))
+    return np.minimum(0.5 + DENSITY_OF_KOLMOGOROV * (MEAN_OF_KOLMOGOROV - seen), 1)
 
 
 # Metrics over coarse bins.
@@ -401,7 +408,9 @@ def kolmogorov_smirnov(reference: Fine, current: Fine) -> FloatArray:
     return value
 
 
-@metric("kolmogorov_smirnov_p_value", worse="lower", bounds=(0, 1), noise=_noise_p_value)
+@metric(
+    "kolmogorov_smirnov_p_value", worse="lower", bounds=(0, 1), noise=_noise_kolmogorov_p_value
+)
 def kolmogorov_smirnov_p_value(reference: Fine, current: Fine) -> FloatArray:
     """Probability of so large a Kolmogorov-Smirnov gap if nothing had changed.
 

@@ -1,0 +1,198 @@
+"""Random cases for the metrics: what a person would write down, and the sums made of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import reference
+
+from tidegauge.metrics.inputs import (
+    BinaryOutcomes,
+    Bins,
+    ColumnCounts,
+    Fine,
+    MulticlassOutcomes,
+    RegressionOutcomes,
+    Traffic,
+)
+
+SCORE_EDGES = np.unique(
+    np.concatenate(
+        [np.linspace(0, 1, 501), 1 / (1 + np.exp(-np.linspace(-16, 16, 500)))],
+    )
+)
+CLASSES = 3
+
+
+def bin_of(score: np.ndarray) -> np.ndarray:
+    return np.clip(np.searchsorted(SCORE_EDGES, score, side="right") - 1, 0, SCORE_EDGES.size - 2)
+
+
+def sums(losses: np.ndarray, name: str) -> dict[str, np.ndarray]:
+    return {name: losses.sum(), f"{name}_squared": (losses**2).sum()}
+
+
+def tenth_of(score: np.ndarray) -> np.ndarray:
+    return np.minimum((score * 10).astype(int), 9)
+
+
+def binary(rows: list[tuple[float, int, int]]) -> BinaryOutcomes:
+    """Sums of rows (score, decision, label)."""
+    score, decision, label = (np.array([row[i] for row in rows]) for i in range(3))
+    decision, label = decision.astype(int), label.astype(int)
+    cells = np.zeros((2, 2, SCORE_EDGES.size - 1), dtype=np.int64)
+    np.add.at(cells, (label, decision, bin_of(score)), 1)
+    confidence = np.zeros(10)
+    np.add.at(confidence, tenth_of(score), score)
+    return BinaryOutcomes(
+        predictions=len(rows),
+        labelled=len(rows),
+        labelled_rows=len(rows),
+        positives=cells[1],
+        negatives=cells[0],
+        edges=SCORE_EDGES,
+        confidence=confidence,
+        unscored=0,
+        **sums(-np.log(np.where(label == 1, score, 1 - score)), "log_loss"),
+        **sums((score - label) ** 2, "brier"),
+    )
+
+
+def multiclass(rows: list[tuple[tuple[float, ...], int, int]]) -> MulticlassOutcomes:
+    """Sums of rows (scores, predicted class, true class)."""
+    score = np.array([row[0] for row in rows]).reshape(-1, CLASSES)
+    predicted, true = (np.array([row[i] for row in rows], dtype=int) for i in (1, 2))
+    confusion = np.zeros((CLASSES, CLASSES), dtype=np.int64)
+    np.add.at(confusion, (true, predicted), 1)
+    own = score[np.arange(len(rows)), true]
+    is_true = (true[:, None] == np.arange(CLASSES)).astype(int)
+    scores = np.zeros((CLASSES, 2, SCORE_EDGES.size - 1), dtype=np.int64)
+    np.add.at(scores, (np.arange(CLASSES), is_true, bin_of(score)), 1)
+    top = score.max(axis=1, initial=0)
+    tops = np.zeros((3, 10))
+    np.add.at(tops[0], tenth_of(top), top)
+    np.add.at(tops[1], tenth_of(top), 1)
+    np.add.at(tops[2], tenth_of(top), score.argmax(axis=1) == true)
+    return MulticlassOutcomes(
+        predictions=len(rows),
+        labelled=len(rows),
+        labelled_rows=len(rows),
+        confusion=confusion,
+        classes=tuple("abc"),
+        ranks=np.bincount((score > own[:, None]).sum(axis=1), minlength=CLASSES),
+        scores=scores,
+        edges=SCORE_EDGES,
+        top_confidence=tops[0],
+        top_counts=tops[1].astype(np.int64),
+        top_correct=tops[2].astype(np.int64),
+        **sums(-np.log(own), "log_loss"),
+        **sums(((score - is_true) ** 2).sum(axis=1), "brier"),
+    )
+
+
+def regression(rows: list[tuple[float, float]]) -> RegressionOutcomes:
+    """Sums of rows (prediction, label)."""
+    prediction, label = (np.array([row[i] for row in rows], dtype=float) for i in (0, 1))
+    error, center = prediction - label, 2.5
+    both = np.abs(prediction) + np.abs(label)
+    return RegressionOutcomes(
+        predictions=len(rows),
+        labelled=len(rows),
+        labelled_rows=len(rows),
+        error=error.sum(),
+        absolute=np.abs(error).sum(),
+        squared=(error**2).sum(),
+        quartic=(error**4).sum(),
+        label=(label - center).sum(),
+        label_squared=((label - center) ** 2).sum(),
+        absolute_label=np.abs(label).sum(),
+        percentage=(np.abs(error) / np.maximum(np.abs(label), reference.EPSILON)).sum(),
+        log_squared=((np.log1p(prediction) - np.log1p(label)) ** 2).sum(),
+        symmetric=(2 * np.abs(error) / np.where(both == 0, 1, both)).sum(),
+        center=center,
+    )
+
+
+def column(rows: list[tuple[str, float]]) -> ColumnCounts:
+    """Counts of tagged values."""
+    present = reference.present(rows)
+    tags = [tag for tag, _ in rows]
+    return ColumnCounts(
+        rows=len(rows),
+        distinct=len(set(present)),
+        minimum=min(present, default=np.nan),
+        maximum=max(present, default=np.nan),
+        **{tag: tags.count(tag) for tag in reference.TAGS if tag != "value"},
+    )
+
+
+def traffic(events: list[str]) -> Traffic:
+    """Counts of what arrived."""
+    duplicates = events.count("duplicate")
+    new_columns = events.count("new column")
+    return Traffic(rows=len(events) - duplicates, duplicates=duplicates, new_columns=new_columns)
+
+
+def bins(counts: list[int]) -> Bins:
+    return Bins(np.array(counts, dtype=np.int64))
+
+
+EDGES = [0.0, 1.0, 2.0, 4.0, 8.0, 9.0, 9.5]
+
+
+def fine(counts: list[int]) -> Fine:
+    return Fine(np.array(counts, dtype=np.int64), np.array(EDGES))
+
+
+BUILD = {
+    Bins: bins,
+    Fine: fine,
+    ColumnCounts: column,
+    Traffic: traffic,
+    BinaryOutcomes: binary,
+    MulticlassOutcomes: multiclass,
+    RegressionOutcomes: regression,
+}
+
+
+def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
+    """Draw one random case; scores keep clear of bin edges, one bin to a value."""
+    if kind in (Bins, Fine):
+        weights = random.dirichlet(np.ones(6)) * (random.random(6) < 0.8)
+        return random.multinomial(size, weights / max(weights.sum(), 1e-9)).tolist()
+    if kind is ColumnCounts:
+        tags = random.choice(reference.TAGS, size=random.integers(2, 6))
+        values = random.integers(0, random.integers(1, 5), size=size).tolist()
+        return [
+            (str(tag), value) for tag, value in zip(random.choice(tags, size), values, strict=True)
+        ]
+    if kind is Traffic:
+        return random.choice(["accepted", "duplicate", "new column"], size).tolist()
+    if kind is RegressionOutcomes:
+        return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
+    scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000
+    if kind is BinaryOutcomes:
+        decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
+        return list(zip(scores[:, 0].tolist(), decisions, labels, strict=True))
+    scores += np.arange(CLASSES) * 0.005  # no ties between classes
+    predicted, true = random.integers(0, CLASSES, size=(2, size)).tolist()
+    return list(zip(map(tuple, scores.tolist()), predicted, true, strict=True))
+
+
+def nothing(kind: type) -> Any:
+    """Give the case without a row."""
+    return [0] * 6 if kind in (Bins, Fine) else []
+
+
+def stack(parts: list[Any], shape: tuple[int, ...]) -> Any:
+    """One input with leading dimensions out of many without."""
+    arrays = {}
+    for field in dataclasses.fields(parts[0]):
+        values = [getattr(part, field.name) for part in parts]
+        shared = isinstance(values[0], tuple) or field.name in ("edges", "center")
+        arrays[field.name] = (
+            values[0] if shared else np.stack(values).reshape(*shape, *np.shape(values[0]))
+        )
+    return dataclasses.replace(parts[0], **arrays)

@@ -1,0 +1,650 @@
+"""Slow, obvious definitions of every metric, in plain Python; nothing of ours is imported.
+
+Inputs are what a person would write down:
+
+- coarse bins: two lists of counts, the last bin missing values;
+- fine bins: two lists of counts and their edges;
+- a column: a list of (tag, value), the tag one of TAGS;
+- traffic: a list of "accepted", "duplicate" and "new column";
+- outcomes: rows (score, decision, label), (scores, predicted, true) with the number of classes, or
+  (prediction, label).
+
+Undefined is NaN. `DEFINITIONS` is keyed by metric and task (None where no label is needed).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+NAN = math.nan
+EPSILON = 2.220446049250313e-16
+MISSING = ("null", "nan", "sentinel", "absent")
+TAGS = (
+    *MISSING,
+    "value",
+    "invalid",
+    "below",
+    "above",
+    "unseen",
+    "positive_infinity",
+    "negative_infinity",
+)
+
+
+def divide(a, b):
+    return a / b if b else NAN
+
+
+def shares(counts):
+    total = sum(counts)
+    return [divide(count, total) for count in counts]
+
+
+# Drift over coarse bins.
+
+
+def occupied(reference, current):
+    """Pairs of counts of the bins that hold a row on either side."""
+    pairs = [(a, b) for a, b in zip(reference, current, strict=True) if a + b > 0]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def added(extra):
+    def smooth(counts):
+        total = sum(counts) + extra * len(counts)
+        return [(count + extra) / total for count in counts]
+
+    return smooth
+
+
+def evidently(counts):
+    """Evidently, get_binned_data: zeros become 0.0001, or a millionth of the smallest share."""
+    percents = shares(counts)
+    smallest = min(share for share in percents if share > 0)
+    filler = smallest / 10**6 if smallest <= 0.0001 else 0.0001
+    return [filler if share == 0 else share for share in percents]
+
+
+def whylabs(counts):
+    return [min(max(share, 1e-7), 1) for share in shares(counts)]
+
+
+def popmon(counts):
+    return [count + 1e-5 for count in counts]
+
+
+def deepchecks(counts):
+    return [max(share, 0.01) for share in shares(counts)]
+
+
+def frouros(counts):
+    return [2.2250738585072014e-308 if share == 0 else share for share in shares(counts)]
+
+
+SMOOTHING = {
+    "tidegauge": added(0.5),
+    "fiddler": added(1),
+    "evidently": evidently,
+    "whylabs": whylabs,
+    "popmon": popmon,
+    "deepchecks": deepchecks,
+    "frouros": frouros,
+}
+
+
+def smoothed(reference, current, convention):
+    if convention != "tidegauge":  # the peers look at present values only
+        reference, current = reference[:-1], current[:-1]
+    if not sum(reference) or not sum(current):
+        return [NAN], [NAN]
+    before, after = occupied(reference, current)
+    return SMOOTHING[convention](before), SMOOTHING[convention](after)
+
+
+def psi(reference, current, convention="tidegauge"):
+    p, q = smoothed(reference, current, convention)
+    return sum((b - a) * (math.log(b) - math.log(a)) for a, b in zip(p, q, strict=True))
+
+
+def kl_divergence(reference, current, convention="tidegauge"):
+    p, q = smoothed(reference, current, convention)
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def jensen_shannon_nats(p, q):
+    total = 0.0
+    for a, b in zip(p, q, strict=True):
+        middle = (a + b) / 2
+        total += 0 if a == 0 else a / 2 * math.log(a / middle)
+        total += 0 if b == 0 else b / 2 * math.log(b / middle)
+    return total
+
+
+def jensen_shannon_distance(reference, current, convention="tidegauge"):
+    if convention != "tidegauge":
+        reference, current = reference[:-1], current[:-1]
+    nats = jensen_shannon_nats(shares(reference), shares(current))
+    bits = convention in ("tidegauge", "nannyml")
+    return math.sqrt(max(nats, 0) / (math.log(2) if bits else 1))
+
+
+def jensen_shannon_divergence(reference, current, convention="tidegauge"):
+    p, q = shares(reference), shares(current)
+    if convention == "tfdv":  # a missing value matches nothing, not even a missing value
+        p, q = [*p[:-1], p[-1], 0], [*q[:-1], 0, q[-1]]
+    return jensen_shannon_nats(p, q) / math.log(2)
+
+
+def hellinger_distance(reference, current):
+    pairs = zip(shares(reference), shares(current), strict=True)
+    return math.sqrt(sum((math.sqrt(a) - math.sqrt(b)) ** 2 for a, b in pairs) / 2)
+
+
+def total_variation(reference, current):
+    return sum(abs(b - a) for a, b in zip(shares(reference), shares(current), strict=True)) / 2
+
+
+def l_infinity(reference, current):
+    gaps = [abs(b - a) for a, b in zip(shares(reference), shares(current), strict=True)]
+    return NAN if any(math.isnan(gap) for gap in gaps) else max(gaps)
+
+
+def chi_square(reference, current):
+    """Pearson's statistic of the table with two rows."""
+    n, m = sum(reference), sum(current)
+    if not n or not m:
+        return NAN
+    statistic = 0.0
+    for a, b in zip(*occupied(reference, current), strict=True):
+        for observed, row in ((a, n), (b, m)):
+            expected = (a + b) * row / (n + m)
+            statistic += (observed - expected) ** 2 / expected
+    return statistic
+
+
+def chi_square_p_value(reference, current):
+    from scipy.stats import chi2
+
+    degrees = len(occupied(reference, current)[0]) - 1
+    statistic = chi_square(reference, current)
+    return 1.0 if degrees == 0 and not math.isnan(statistic) else chi2.sf(statistic, degrees)
+
+
+# Drift over fine bins: every row lies in the middle of its bin.
+
+
+def values(counts, edges):
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
+    return [x for x, count in zip(middles, counts, strict=True) for _ in range(count)]
+
+
+def share_up_to(rows, x):
+    return divide(sum(1 for row in rows if row <= x), len(rows))
+
+
+def kolmogorov_smirnov(reference, current, edges):
+    before, after = values(reference, edges), values(current, edges)
+    if not before or not after:
+        return NAN
+    points = set(before) | set(after)
+    return max(abs(share_up_to(before, x) - share_up_to(after, x)) for x in points)
+
+
+def kolmogorov_smirnov_p_value(reference, current, edges):
+    from scipy.special import kolmogorov
+
+    n, m = sum(reference), sum(current)
+    if not n or not m:
+        return NAN
+    gap = kolmogorov_smirnov(reference, current, edges)
+    return kolmogorov(gap * math.sqrt(n * m / (n + m)))
+
+
+def wasserstein_distance(reference, current, edges):
+    before, after = values(reference, edges), values(current, edges)
+    if not before or not after:
+        return NAN
+    points = sorted(set(before) | set(after))
+    return sum(
+        abs(share_up_to(before, x) - share_up_to(after, x)) * (y - x)
+        for x, y in pairwise(points)
+    )
+
+
+def normalized_wasserstein_distance(reference, current, edges, convention="tidegauge"):
+    before = values(reference, edges)
+    if not before:
+        return NAN
+    centre = sum(before) / len(before)
+    spread = math.sqrt(sum((x - centre) ** 2 for x in before) / len(before))
+    if convention == "evidently":
+        spread = max(spread, 0.001)
+    return divide(wasserstein_distance(reference, current, edges), spread)
+
+
+# Integrity.
+
+
+def tagged(*tags):
+    def rate(rows):
+        return divide(sum(1 for tag, _ in rows if tag in tags), len(rows))
+
+    return rate
+
+
+def any_violation_rate(reference, rows):
+    broken = set(TAGS) - {"value"}
+    if any(tag in MISSING for tag, _ in reference):
+        broken -= {"null", "nan", "sentinel"}
+    return tagged(*broken)(rows) if reference else NAN
+
+
+PRESENT = ("value", "below", "above", "unseen")
+
+
+def present(rows):
+    return [value for tag, value in rows if tag in PRESENT]
+
+
+def constant(reference, rows):
+    before, after = set(present(reference)), set(present(rows))
+    if not before or not after:
+        return NAN
+    return 1.0 if len(after) == 1 and len(before) > 1 else 0.0
+
+
+def distinct_count(rows):
+    return len(set(present(rows))) if rows else NAN
+
+
+def minimum(rows):
+    return min(present(rows), default=NAN)
+
+
+def maximum(rows):
+    return max(present(rows), default=NAN)
+
+
+def row_count(events):
+    return sum(1 for event in events if event != "duplicate")
+
+
+def duplicate_rate(events):
+    return divide(events.count("duplicate"), len(events))
+
+
+def new_column_rate(events):
+    return divide(events.count("new column"), row_count(events))
+
+
+# Binary performance.
+
+
+def cells(rows, threshold=None):
+    """TP, FP, FN, TN."""
+    counted = Counter(
+        (decision if threshold is None else int(score >= threshold), label)
+        for score, decision, label in rows
+    )
+    return counted[1, 1], counted[1, 0], counted[0, 1], counted[0, 0]
+
+
+def of_cells(formula):
+    def metric(rows, threshold=None, **options):
+        return formula(*cells(rows, threshold), **options) if rows else NAN
+
+    return metric
+
+
+def kappa(pairs, classes):
+    n = len(pairs)
+    if not n:
+        return NAN
+    agreed = sum(a == b for a, b in pairs) / n
+    by_chance = sum(
+        sum(a == k for a, _ in pairs) / n * sum(b == k for _, b in pairs) / n for k in classes
+    )
+    return NAN if math.isclose(by_chance, 1) else (agreed - by_chance) / (1 - by_chance)
+
+
+def correlation(pairs, classes):
+    """Matthews: the correlation of the indicator vectors of two labellings."""
+    n = len(pairs)
+    if not n:
+        return NAN
+
+    def covariance(left, right):
+        total = 0.0
+        for k in classes:
+            a = [float(pair[left] == k) for pair in pairs]
+            b = [float(pair[right] == k) for pair in pairs]
+            total += sum(x * y for x, y in zip(a, b, strict=True)) / n - sum(a) / n * sum(b) / n
+        return total
+
+    product = covariance(0, 0) * covariance(1, 1)
+    return NAN if product < 1e-12 else covariance(0, 1) / math.sqrt(product)
+
+
+def decided(rows, threshold):
+    if threshold is None:
+        return [(decision, label) for _, decision, label in rows]
+    return [(int(score >= threshold), label) for score, _, label in rows]
+
+
+def matthews_correlation(rows, threshold=None):
+    return correlation(decided(rows, threshold), (0, 1))
+
+
+def cohen_kappa(rows, threshold=None):
+    return kappa(decided(rows, threshold), (0, 1))
+
+
+def mean_of(a, b):
+    return (a + b) / 2
+
+
+def geometric_mean(tp, fp, fn, tn, convention="tidegauge"):
+    other = divide(tp, tp + fp) if convention == "fiddler" else divide(tn, tn + fp)
+    return math.sqrt(divide(tp, tp + fn) * other)
+
+
+def f_beta(tp, fp, fn, tn, beta=2.0):
+    weight = beta**2
+    return divide((1 + weight) * tp, (1 + weight) * tp + weight * fn + fp)
+
+
+def prevalence(rows):
+    return divide(sum(label for _, _, label in rows), len(rows))
+
+
+def auc(scored):
+    """Share of the (positive, negative) pairs in the right order, ties half; scored: (s, y)."""
+    positives = [s for s, y in scored if y]
+    negatives = [s for s, y in scored if not y]
+    won = sum((a > b) + (a == b) / 2 for a in positives for b in negatives)
+    return divide(won, len(positives) * len(negatives))
+
+
+def area_under_recall(scored):
+    """Average precision: precision at each positive's score, averaged over the positives."""
+    total = 0.0
+    positives = [s for s, y in scored if y]
+    for cut in positives:
+        above = [y for s, y in scored if s >= cut]
+        total += sum(above) / len(above)
+    return divide(total, len(positives))
+
+
+def roc_auc(rows):
+    return auc([(score, label) for score, _, label in rows])
+
+
+def average_precision(rows):
+    return area_under_recall([(score, label) for score, _, label in rows])
+
+
+def log_loss(rows):
+    return divide(sum(-math.log(s if y else 1 - s) for s, _, y in rows), len(rows))
+
+
+def brier_score(rows):
+    return divide(sum((s - y) ** 2 for s, _, y in rows), len(rows))
+
+
+def calibration_error(scored):
+    total = 0.0
+    for tenth in range(10):
+        inside = [(s, y) for s, y in scored if min(int(s * 10), 9) == tenth]
+        total += abs(sum(y for _, y in inside) - sum(s for s, _ in inside))
+    return divide(total, len(scored))
+
+
+def expected_calibration_error(rows):
+    return calibration_error([(score, label) for score, _, label in rows])
+
+
+# Multiclass performance: rows (scores, predicted, true).
+
+
+def class_counts(rows, k):
+    right = sum(predicted == true == k for _, predicted, true in rows)
+    predicted = sum(predicted == k for _, predicted, _ in rows)
+    true = sum(true == k for _, _, true in rows)
+    return right, predicted, true
+
+
+def precision_of(right, predicted, true):
+    return divide(right, predicted)
+
+
+def recall_of(right, predicted, true):
+    return divide(right, true)
+
+
+def f1_of(right, predicted, true):
+    return divide(2 * right, predicted + true)
+
+
+def per_class(formula):
+    def metric(rows, classes):
+        return [formula(*class_counts(rows, k)) for k in range(classes)]
+
+    return metric
+
+
+def averaged(formula, *, weighted):
+    def metric(rows, classes):
+        total = weight = 0.0
+        for k in range(classes):
+            right, predicted, true = class_counts(rows, k)
+            importance = true if weighted else float(predicted + true > 0)
+            value = formula(right, predicted, true)
+            total += importance * (0 if math.isnan(value) else value)
+            weight += importance
+        return divide(total, weight)
+
+    return metric
+
+
+def multiclass_accuracy(rows, classes):
+    return divide(sum(predicted == true for _, predicted, true in rows), len(rows))
+
+
+def multiclass_balanced_accuracy(rows, classes):
+    recalls = [recall_of(*class_counts(rows, k)) for k in range(classes)]
+    known = [value for value in recalls if not math.isnan(value)]
+    return divide(sum(known), len(known))
+
+
+def top_k_accuracy(rows, classes, k=2):
+    hits = sum(sorted(scores, reverse=True).index(scores[true]) < k for scores, _, true in rows)
+    return divide(hits, len(rows))
+
+
+def one_against_rest(formula):
+    def metric(rows, classes):
+        each = [
+            formula([(scores[k], int(true == k)) for scores, _, true in rows])
+            for k in range(classes)
+        ]
+        known = [value for value in each if not math.isnan(value)]
+        return divide(sum(known), len(known))
+
+    return metric
+
+
+def multiclass_log_loss(rows, classes):
+    return divide(sum(-math.log(scores[true]) for scores, _, true in rows), len(rows))
+
+
+def multiclass_brier_score(rows, classes):
+    total = sum(
+        (score - (k == true)) ** 2 for scores, _, true in rows for k, score in enumerate(scores)
+    )
+    return divide(total, len(rows))
+
+
+def multiclass_calibration_error(rows, classes):
+    return calibration_error(
+        [(max(scores), int(scores.index(max(scores)) == true)) for scores, _, true in rows]
+    )
+
+
+def multiclass_matthews_correlation(rows, classes):
+    return correlation([(predicted, true) for _, predicted, true in rows], range(classes))
+
+
+def multiclass_cohen_kappa(rows, classes):
+    return kappa([(predicted, true) for _, predicted, true in rows], range(classes))
+
+
+# Regression: rows (prediction, label).
+
+
+def average(of):
+    def metric(rows):
+        return divide(math.fsum(of(prediction, label) for prediction, label in rows), len(rows))
+
+    return metric
+
+
+mae = average(lambda p, y: abs(p - y))
+mse = average(lambda p, y: (p - y) ** 2)
+mean_error = average(lambda p, y: p - y)
+mape = average(lambda p, y: abs(p - y) / max(abs(y), EPSILON))
+smape = average(lambda p, y: 2 * abs(p - y) / (abs(p) + abs(y)) if p or y else 0.0)
+msle = average(lambda p, y: (math.log1p(p) - math.log1p(y)) ** 2)
+
+
+def rmse(rows):
+    return math.sqrt(mse(rows))
+
+
+def rmsle(rows):
+    return math.sqrt(msle(rows))
+
+
+def wape(rows):
+    return divide(sum(abs(p - y) for p, y in rows), sum(abs(y) for _, y in rows))
+
+
+def variance(numbers):
+    centre = math.fsum(numbers) / len(numbers)
+    return math.fsum((x - centre) ** 2 for x in numbers) / len(numbers)
+
+
+def r2(rows):
+    return 1 - divide(mse(rows), variance([y for _, y in rows])) if rows else NAN
+
+
+def explained_variance(rows):
+    if not rows:
+        return NAN
+    return 1 - divide(variance([p - y for p, y in rows]), variance([y for _, y in rows]))
+
+
+def label_count(rows, *_):
+    return len(rows)
+
+
+DEFINITIONS = {
+    **{
+        (function.__name__, None): function
+        for function in (
+            psi,
+            kl_divergence,
+            jensen_shannon_distance,
+            jensen_shannon_divergence,
+            hellinger_distance,
+            total_variation,
+            l_infinity,
+            chi_square,
+            chi_square_p_value,
+            kolmogorov_smirnov,
+            kolmogorov_smirnov_p_value,
+            wasserstein_distance,
+            normalized_wasserstein_distance,
+            any_violation_rate,
+            constant,
+            distinct_count,
+            minimum,
+            maximum,
+            row_count,
+            duplicate_rate,
+            new_column_rate,
+        )
+    },
+    ("missing_rate", None): tagged(*MISSING),
+    ("null_rate", None): tagged("null"),
+    ("nan_rate", None): tagged("nan"),
+    ("sentinel_rate", None): tagged("sentinel"),
+    ("absent_rate", None): tagged("absent"),
+    ("infinite_rate", None): tagged("positive_infinity", "negative_infinity"),
+    ("type_violation_rate", None): tagged("invalid"),
+    ("out_of_range_rate", None): tagged("below", "above"),
+    ("unseen_rate", None): tagged("unseen"),
+    **{("label_count", task): label_count for task in ("binary", "multiclass", "regression")},
+    ("true_positives", "binary"): of_cells(lambda tp, fp, fn, tn: tp),
+    ("false_positives", "binary"): of_cells(lambda tp, fp, fn, tn: fp),
+    ("false_negatives", "binary"): of_cells(lambda tp, fp, fn, tn: fn),
+    ("true_negatives", "binary"): of_cells(lambda tp, fp, fn, tn: tn),
+    ("accuracy", "binary"): of_cells(lambda tp, fp, fn, tn: divide(tp + tn, tp + fp + fn + tn)),
+    ("precision", "binary"): of_cells(lambda tp, fp, fn, tn: divide(tp, tp + fp)),
+    ("recall", "binary"): of_cells(lambda tp, fp, fn, tn: divide(tp, tp + fn)),
+    ("specificity", "binary"): of_cells(lambda tp, fp, fn, tn: divide(tn, tn + fp)),
+    ("false_positive_rate", "binary"): of_cells(lambda tp, fp, fn, tn: divide(fp, fp + tn)),
+    ("false_negative_rate", "binary"): of_cells(lambda tp, fp, fn, tn: divide(fn, fn + tp)),
+    ("negative_predictive_value", "binary"): of_cells(lambda tp, fp, fn, tn: divide(tn, tn + fn)),
+    ("f1", "binary"): of_cells(lambda tp, fp, fn, tn: divide(2 * tp, 2 * tp + fp + fn)),
+    ("f_beta", "binary"): of_cells(f_beta),
+    ("balanced_accuracy", "binary"): of_cells(
+        lambda tp, fp, fn, tn: mean_of(divide(tp, tp + fn), divide(tn, tn + fp))
+    ),
+    ("geometric_mean", "binary"): of_cells(geometric_mean),
+    ("predicted_positive_rate", "binary"): of_cells(
+        lambda tp, fp, fn, tn: divide(tp + fp, tp + fp + fn + tn)
+    ),
+    **{
+        (function.__name__, "binary"): function
+        for function in (
+            matthews_correlation,
+            cohen_kappa,
+            prevalence,
+            roc_auc,
+            average_precision,
+            log_loss,
+            brier_score,
+            expected_calibration_error,
+        )
+    },
+    ("accuracy", "multiclass"): multiclass_accuracy,
+    ("balanced_accuracy", "multiclass"): multiclass_balanced_accuracy,
+    ("precision", "multiclass"): per_class(precision_of),
+    ("recall", "multiclass"): per_class(recall_of),
+    ("f1", "multiclass"): per_class(f1_of),
+    ("macro_precision", "multiclass"): averaged(precision_of, weighted=False),
+    ("macro_recall", "multiclass"): averaged(recall_of, weighted=False),
+    ("macro_f1", "multiclass"): averaged(f1_of, weighted=False),
+    ("weighted_precision", "multiclass"): averaged(precision_of, weighted=True),
+    ("weighted_recall", "multiclass"): averaged(recall_of, weighted=True),
+    ("weighted_f1", "multiclass"): averaged(f1_of, weighted=True),
+    ("top_k_accuracy", "multiclass"): top_k_accuracy,
+    ("roc_auc", "multiclass"): one_against_rest(auc),
+    ("average_precision", "multiclass"): one_against_rest(area_under_recall),
+    ("log_loss", "multiclass"): multiclass_log_loss,
+    ("brier_score", "multiclass"): multiclass_brier_score,
+    ("expected_calibration_error", "multiclass"): multiclass_calibration_error,
+    ("matthews_correlation", "multiclass"): multiclass_matthews_correlation,
+    ("cohen_kappa", "multiclass"): multiclass_cohen_kappa,
+    **{
+        (function.__name__, "regression"): function
+        for function in (rmse, rmsle, wape, r2, explained_variance)
+    },
+    ("mae", "regression"): mae,
+    ("mse", "regression"): mse,
+    ("mean_error", "regression"): mean_error,
+    ("mape", "regression"): mape,
+    ("smape", "regression"): smape,
+}
