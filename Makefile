@@ -18,7 +18,7 @@ $(VENV)/installed: $(BIN)/python $(CORE)
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	$(PIP) install --group test
+	$(PIP) install --group test pybind11 setuptools
 	touch $@
 
 $(VENV)/linted: $(VENV)/installed
@@ -41,6 +41,18 @@ lint: $(VENV)/linted
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.hpp')
 	$(BIN)/codespell
+
+# The core's tests once more on a build that stops at any bad access, overflow or undefined step.
+SANITIZED := build/sanitized
+sanitize: $(VENV)/tested
+	mkdir -p $(SANITIZED)
+	cp -r src/tidegauge $(SANITIZED)/ && rm -f $(SANITIZED)/tidegauge/_core*.so
+	TIDEGAUGE_CXXFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	TIDEGAUGE_LDFLAGS="-fsanitize=address,undefined" \
+	$(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp build/sanitized-objects
+	PYTHONPATH=$(SANITIZED) HYPOTHESIS_PROFILE=sanitize ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_monitor.py
 
 clean:
 	rm -rf $(VENV) build demo src/*.egg-info src/tidegauge/_core*.so

@@ -119,7 +119,7 @@ def test_limits_and_atoms_are_edges() -> None:
 
 
 def sums_of(errors: list[float], signs: list[int]) -> float:
-    cells = _core.Cells([5, 6], 11)
+    cells = _core.Cells([5, 7], 11)
     n = len(errors)
     where = cells.locate(
         np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros((1, 1), np.int64), 0

@@ -126,6 +126,7 @@ std::string stream_failure(ArrowArrayStream& stream) {
 }  // namespace
 
 Batch::Batch(ArrowArrayStream* stream) {
+  if (stream->release == nullptr) throw DataError("the Arrow stream has been read already; give a new one");
   ArrowArrayStream source = *stream;
   stream->release = nullptr;
   try {
@@ -148,6 +149,8 @@ Batch::Batch(ArrowArrayStream* stream) {
 }
 
 Batch::Batch(ArrowSchema* schema, ArrowArray* array) {
+  if (schema->release == nullptr || array->release == nullptr)
+    throw DataError("the Arrow array has been read already; give a new one");
   schema_ = *schema;
   schema->release = nullptr;
   arrays_.push_back(*array);

@@ -8,6 +8,8 @@ namespace {
 
 template <typename T>
 T* pointer_of(const py::capsule& capsule, const char* name) {
+  if (!PyCapsule_IsValid(capsule.ptr(), name))
+    throw py::value_error(std::string("a capsule named ") + name + " is wanted");
   return static_cast<T*>(PyCapsule_GetPointer(capsule.ptr(), name));
 }
 
@@ -91,8 +93,7 @@ void bind_arrow(py::module_& m) {
       .def("__len__", &Vocabulary::size)
       .def(
           "add", [](Vocabulary& self, const std::string& text) { return self.find_or_add(text); }, "text"_a,
-          "Code of a text, -2 when full.")
-      .def("truncate", &Vocabulary::truncate, "size"_a, "Forget the texts added last.");
+          "Code of a text, -2 when full.");
 
   m.def(
       "read_numbers",

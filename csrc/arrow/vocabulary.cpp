@@ -26,11 +26,4 @@ i32 Vocabulary::find_or_add(std::string_view text) {
   return static_cast<i32>(size() - 1);
 }
 
-void Vocabulary::truncate(i64 size) {
-  while (this->size() > size) {
-    codes_.erase(texts_.back());
-    texts_.pop_back();
-  }
-}
-
 }  // namespace tidegauge

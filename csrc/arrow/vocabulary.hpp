@@ -22,7 +22,6 @@ class Vocabulary {
   [[nodiscard]] i32 find_or_add(std::string_view text);  // code, or kUnseenCode when full
   [[nodiscard]] const std::vector<std::string>& texts() const noexcept { return texts_; }
   [[nodiscard]] i64 size() const noexcept { return static_cast<i64>(texts_.size()); }
-  void truncate(i64 size);  // forgets the texts added last
 
  private:
   struct Hash {

@@ -64,6 +64,20 @@ void add_entries(Cells& cells, i32 block, std::span<const i32> where, std::span<
   for (std::size_t i = 0; i < where.size(); ++i) cells.count(where[i], block, slots[i], counts[i]);
 }
 
+void add_extremes(Cells& cells, i32 block, std::span<const i32> where, std::span<const f64> extremes) {
+  if (extremes.size() != 2 * where.size()) throw DataError("stored extremes do not fit the layout");
+  for (std::size_t i = 0; i < where.size(); ++i) {
+    cells[where[i]].extremes[static_cast<std::size_t>(block)].merge({extremes[2 * i], extremes[2 * i + 1]});
+  }
+}
+
+void read_keys(const Cells& cells, std::span<i64> keys) {
+  for (i32 cell = 0; cell < cells.size(); ++cell) {
+    keys[2 * static_cast<std::size_t>(cell)] = cells[cell].key.pane;
+    keys[2 * static_cast<std::size_t>(cell) + 1] = cells[cell].key.segment;
+  }
+}
+
 void read_limbs(const Cells& cells, std::span<i64> limbs) {
   const auto width = static_cast<std::size_t>(cells.layout().n_sums) * kLimbs;
   std::fill(limbs.begin(), limbs.end(), 0);

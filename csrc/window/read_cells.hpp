@@ -35,6 +35,11 @@ struct Entries {
 void add_entries(Cells& cells, i32 block, std::span<const i32> where, std::span<const i32> slots,
                  std::span<const i64> counts);
 
+void add_extremes(Cells& cells, i32 block, std::span<const i32> where, std::span<const f64> extremes);
+
+// (pane, segment) of every cell. keys[n_cells * 2]
+void read_keys(const Cells& cells, std::span<i64> keys);
+
 // Exact sums as integers. limbs[n_cells * n_sums * kLimbs]
 void read_limbs(const Cells& cells, std::span<i64> limbs);
 void add_limbs(Cells& cells, std::span<const i32> where, std::span<const i64> limbs);

@@ -140,17 +140,18 @@ def read_predictions(
     """Read the roles of rows [start, stop); ids need their secret, times a named column."""
     schema = layout.schema
     n = stop - start
+    _check_groups(batch, schema)
     times = np.zeros(n, dtype=np.int64)
     if timestamp is not None:
         times = _read_event_times(batch, timestamp, start, stop)
     keys = None
     if secret is not None and schema.prediction_id is not None:
-        _require(batch, schema.prediction_id, "prediction_id", schema)
+        require(batch, schema.prediction_id, "prediction_id")
         keys = read_keys(batch, schema.prediction_id, start, stop, secret)
     decisions, values = _read_decisions(batch, layout, start, stop)
     weights = np.empty(0)
     if schema.weight is not None:
-        _require(batch, schema.weight, "weight", schema)
+        require(batch, schema.weight, "weight")
         weights = read_numbers(batch, schema.weight, start, stop)
         _reject(
             schema.weight,
@@ -165,6 +166,16 @@ def read_predictions(
     return Predictions(times, keys, decisions, values, weights, labels)
 
 
+def _check_groups(batch: Batch, schema: Schema) -> None:
+    """Reject versions and segments of a type that has no names."""
+    for name in (schema.model_version, *schema.segment_columns):
+        if name is not None and batch.kind(name) in ("time", "other"):
+            raise DataError(
+                f"column {name!r}: versions and segments are text, numbers or booleans, got "
+                f"{batch.types[batch.names.index(name)]}"
+            )
+
+
 def read_labels(
     batch: Batch, layout: Layout, start: int, stop: int, *, secret: tuple[int, int]
 ) -> Labels:
@@ -172,8 +183,8 @@ def read_labels(
     schema = layout.schema
     assert schema.prediction_id is not None
     assert schema.label is not None
-    _require(batch, schema.prediction_id, "prediction_id", schema)
-    _require(batch, schema.label, "label", schema)
+    require(batch, schema.prediction_id, "prediction_id")
+    require(batch, schema.label, "label")
     keys = read_keys(batch, schema.prediction_id, start, stop, secret)
     labels = _read_labels(batch, layout, start, stop)
     if schema.timestamp is not None and batch.kind(schema.timestamp) != "absent":
@@ -184,11 +195,7 @@ def read_labels(
 
 
 def _read_event_times(batch: Batch, name: str, start: int, stop: int) -> NDArray[np.int64]:
-    if batch.kind(name) == "absent":
-        raise DataError(
-            f"column {name!r}: the schema names it as `timestamp`, but the batch has only: "
-            f"{', '.join(batch.names)}"
-        )
+    require(batch, name, "timestamp")
     times = read_times(batch, name, start, stop)
     if len(times) and int(times.max()) > time.time_ns() // 1000 + AHEAD:
         row = start + int(times.argmax())
@@ -208,12 +215,12 @@ def _read_decisions(
     n = stop - start
     scores = []
     for name in schema.score_columns:
-        _require(batch, name, "prediction_score", schema)
+        require(batch, name, "prediction_score")
         score = read_numbers(batch, name, start, stop)
         _reject(name, start, (score < 0) | (score > 1), score, "a score lies in [0, 1]")
         scores.append(score)
     if schema.prediction is not None:
-        _require(batch, schema.prediction, "prediction", schema)
+        require(batch, schema.prediction, "prediction")
     if schema.task is None:
         return np.full(n, -1, dtype=np.int32), np.empty(0)
     if schema.task == "regression":
@@ -290,7 +297,8 @@ def _read_classes(
     return classes
 
 
-def _require(batch: Batch, name: str, role: str, schema: Schema) -> None:
+def require(batch: Batch, name: str, role: str) -> None:
+    """Reject a batch without the column of a role."""
     if batch.kind(name) == "absent":
         raise DataError(
             f"column {name!r}: the schema names it as `{role}`, but the batch has only: "

@@ -23,7 +23,14 @@ from tidegauge.comparison import (
     window_comparison,
 )
 from tidegauge.engine import resolve_device, resolve_threads
-from tidegauge.ingest import Predictions, as_batch, read_labels, read_predictions, tiles
+from tidegauge.ingest import (
+    Predictions,
+    as_batch,
+    read_labels,
+    read_predictions,
+    require,
+    tiles,
+)
 from tidegauge.metrics import Metric
 from tidegauge.reference import Reference
 from tidegauge.report import Report
@@ -150,6 +157,8 @@ class Monitor:
             )
 
     def _read(self, batch: Batch, start: int, stop: int) -> Predictions:
+        if self.schema.model_version is not None:
+            require(batch, self.schema.model_version, "model_version")
         return read_predictions(
             batch,
             self._table.layout,
