@@ -408,9 +408,7 @@ def kolmogorov_smirnov(reference: Fine, current: Fine) -> FloatArray:
     return value
 
 
-@metric(
-    "kolmogorov_smirnov_p_value", worse="lower", bounds=(0, 1), noise=_noise_kolmogorov_p_value
-)
+@metric("kolmogorov_smirnov_p_value", worse="lower", bounds=(0, 1), noise=_noise_kolmogorov_p_value)
 def kolmogorov_smirnov_p_value(reference: Fine, current: Fine) -> FloatArray:
     """Probability of so large a Kolmogorov-Smirnov gap if nothing had changed.
 

@@ -412,7 +412,9 @@ def roc_auc(current: BinaryOutcomes) -> Estimate:
     """Probability that a positive scores above a negative, ties counting half.
 
     Sum over score bins of p (N(below) + n / 2), p and n the shares of positives and negatives;
-    interval by DeLong. Range 0 to 1; 0.5 is chance. Undefined without both classes or scores.
+    interval by DeLong. Rows of one score bin count as ties, which moves the value by a few percent
+    of its standard error at most. Range 0 to 1; 0.5 is chance. Undefined without both classes or
+    scores.
 
     >>> float(roc_auc(BinaryOutcomes(
     ...     edges=[0, 0.5, 1], positives=[[1, 0], [0, 3]], negatives=[[2, 0], [0, 2]])).value)
@@ -682,7 +684,8 @@ def top_k_accuracy(current: MulticlassOutcomes, *, k: int = 2) -> Proportion:
 def _one_against_rest(outcomes: MulticlassOutcomes) -> tuple[FloatArray, FloatArray]:
     """Score bins of the rows of each class and of the others, both [..., K, S]."""
     scores = np.asarray(outcomes.scores, dtype=np.float64)
-    return scores[..., 1, :], scores[..., 0, :]
+    known = 1.0 if scores.shape[-1] > 1 else np.nan
+    return scores[..., 1, :] * known, scores[..., 0, :] * known
 
 
 def _over_defined(values: FloatArray) -> FloatArray:
