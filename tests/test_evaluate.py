@@ -238,6 +238,7 @@ def test_the_status_says_why_there_is_no_value() -> None:
     gap = series(values, "missing_rate", "wind")[3]
     assert gap["reference_value"] is None
     assert gap["n_reference"] == 0
+    assert series(values, "row_count")[3]["reference_value"] is None  # not 0: there is none
     for name in ("value", "lower", "upper", "noise_floor", "reference_value", "label_share"):
         assert not np.isnan(values[name].drop_null().to_numpy()).any()
 
