@@ -153,7 +153,7 @@ def test_only_bindings_know_python(path: Path) -> None:
 @pytest.mark.parametrize("path", BINDINGS, ids=relative)
 def test_bindings_are_short_and_touch_no_python_below_the_release(path: Path) -> None:
     text = path.read_text()
-    assert text.count("\n") < 150
+    assert text.count("\n") < 180
     for release in re.finditer(r"gil_scoped_release\b[^;]*;", text):
         depth = 0
         for end in range(release.end(), len(text)):

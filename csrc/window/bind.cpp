@@ -128,6 +128,7 @@ void bind_window(py::module_& m) {
   py::class_<PairIndex>(m, "PairIndex", "Codes of pairs of codes.")
       .def(py::init<>())
       .def("intern", &intern, exact("first"), exact("second"), "Codes of pairs, given when new.")
+      .def("__len__", &PairIndex::size)
       .def_property_readonly("pairs", &PairIndex::pairs, "All pairs, by code.");
 
   py::class_<Cells>(m, "Cells", "The matrix of sums: a row a (pane, segment), a block of counts a column.")

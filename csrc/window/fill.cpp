@@ -30,7 +30,7 @@ SetPlan make_plan(std::span<const i32> cells, i32 n_cells) {
   plan.order.resize(cells.size());
   plan.first_run.push_back(0);
   std::vector<i32> seen(static_cast<std::size_t>(n_cells), -1);  // run of a cell within the block
-  std::vector<std::uint16_t> run_of(kBlock);
+  std::vector<std::uint16_t> run_of(std::min<std::size_t>(kBlock, cells.size()));
   std::vector<std::uint16_t> ends;
   for (i64 start = 0; start < n_rows; start += kBlock) {
     const auto block =
@@ -83,9 +83,14 @@ struct Block {
 // Encodes blocks of one column of the batch.
 class BlockEncoder {
  public:
-  BlockEncoder(const Batch& batch, const FillColumn& column)
-      : batch_(batch), column_(column), slots_(kBlock), numbers_(kBlock), codes_(kBlock) {
-    if (column.source < 0 || column.content != Content::kCategories) return;
+  BlockEncoder(const Batch& batch, const FillColumn& column, i64 n_rows)
+      : batch_(batch), column_(column), slots_(static_cast<std::size_t>(std::min(kBlock, n_rows))) {
+    if (column.content == Content::kNumbers || column.content == Content::kTimes) {
+      numbers_.resize(slots_.size());
+      return;
+    }
+    codes_.resize(slots_.size());
+    if (column.source < 0) return;
     for (const ColumnView& view : batch.chunks(column.source))
       readers_.emplace_back(view, *column.categories, Growth::kFixed);
   }
@@ -187,12 +192,14 @@ class BlockEncoder {
 // Counts of whole blocks on their way to one cell: four partial histograms keep repeated slots apart.
 class Tally {
  public:
-  explicit Tally(i32 n_slots) : n_slots_(static_cast<std::size_t>(n_slots)), parts_(4 * n_slots_), total_(n_slots_) {}
+  explicit Tally(i32 n_slots) : n_slots_(static_cast<std::size_t>(n_slots)) {}
 
   void add(CountBlock* target, std::span<const std::uint16_t> slots) {
     if (target != target_ || n_rows_ > 1'000'000'000) {
       flush();
       target_ = target;
+      parts_.resize(4 * n_slots_);  // allocated by the first block that comes
+      total_.resize(n_slots_);
     }
     u32* parts = parts_.data();
     const std::size_t n = n_slots_;
@@ -252,8 +259,8 @@ void fill_column(Cells& cells, const Batch& batch, const FillColumn& column, con
                  std::span<const SetPlan> plans) {
   const auto index = static_cast<std::size_t>(column.block);
   const i32 n_slots = cells.n_slots(column.block);
-  BlockEncoder encoder(batch, column);
-  std::vector<std::uint16_t> sorted(kBlock);
+  BlockEncoder encoder(batch, column, rows.n_rows);
+  std::vector<std::uint16_t> sorted(static_cast<std::size_t>(std::min(kBlock, rows.n_rows)));
   std::vector<Tally> tallies(plans.size(), Tally(n_slots));
   for (i64 start = 0; start < rows.n_rows; start += kBlock) {
     const auto n = static_cast<std::size_t>(std::min(kBlock, rows.n_rows - start));

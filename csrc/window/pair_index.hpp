@@ -29,6 +29,7 @@ class PairIndex {
       out[i] = code;
     }
   }
+  [[nodiscard]] i64 size() const noexcept { return static_cast<i64>(pairs_.size()); }
   [[nodiscard]] const std::vector<std::pair<i32, i32>>& pairs() const noexcept { return pairs_; }
 
  private:

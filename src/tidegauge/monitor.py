@@ -392,6 +392,7 @@ class Monitor:
         title: str | None = None,
         metrics: str | Metric | Sequence[str | Metric] | None = None,
         columns: str | Sequence[str] | None = None,
+        segments: str | Sequence[str] | None = None,
         window: str | None = None,
     ) -> Report:
         """Everything to look at: the whole traffic by window, every segment in total, bins.
@@ -400,14 +401,16 @@ class Monitor:
         ----------
         title
             Heading; the name of the model unless given.
-        metrics, columns
-            Which to compute; all unless given.
+        metrics, columns, segments
+            Which to compute; all unless given. The whole traffic is always there.
         window
             Width of the windows in the pictures over time; the monitor's own unless given.
         """
         with self._lock:
             table = self.metrics(metrics, columns=columns, segments="all", window=window)
-            in_total = self.metrics(metrics, columns=columns, window="all")
+            if segments is not None:
+                segments = ["all", *([segments] if isinstance(segments, str) else segments)]
+            in_total = self.metrics(metrics, columns=columns, segments=segments, window="all")
             if len(table["window_end"].unique()) <= 1:  # the total is that window
                 apart = [segment != "all" for segment in in_total["segment"].to_pylist()]
                 in_total = in_total.filter(pa.array(apart, pa.bool_()))

@@ -35,6 +35,10 @@ class Reference:
         Sums by pane and segment.
     secret
         Key of the hash of prediction ids; the monitors of a reference share it, so that they merge.
+
+    >>> from tidegauge import Schema
+    >>> Reference.fit({"plan": ["a", "b", "a"]}, Schema(features=["plan"]))
+    <Reference: rows 3, columns 1>
     """
 
     def __init__(self, layout: Layout, table: WindowTable, secret: tuple[int, int]) -> None:
@@ -131,7 +135,7 @@ class Reference:
             self.table.cells.widen(counted.block, counted.n_slots)
 
     def __repr__(self) -> str:
-        return f"<Reference: {self.n_rows:,} rows, {len(self.layout.columns)} columns>"
+        return f"<Reference: rows {self.n_rows:,}, columns {len(self.layout.columns)}>"
 
     @property
     def schema(self) -> Schema:

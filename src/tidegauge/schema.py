@@ -22,7 +22,11 @@ GRIDS = ("linear", "log", "symlog", "integer")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How one column is counted; made by `numeric`, `categorical` or `timestamp`."""
+    """How one column is counted; made by `numeric`, `categorical` or `timestamp`.
+
+    >>> numeric(limits=(0, 1)).kind
+    'numeric'
+    """
 
     kind: Kind
     missing: tuple[float | str, ...] = ()

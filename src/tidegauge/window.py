@@ -160,7 +160,8 @@ class WindowTable:
         self._pairs = [PairIndex() for _ in self.layout.schema.segment_columns]
         self._groups: list[tuple[int, ...]] = []  # (version, code of each segment column)
         self._segments: dict[tuple[Any, ...], int] = {}  # (version, set, codes) -> segment
-        self._segments_of_group: list[list[int]] = []
+        self._sets = self.layout.schema.segment_sets
+        self._segments_of_group = np.empty((0, len(self._sets)), dtype=np.int64)
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -192,24 +193,26 @@ class WindowTable:
 
     def _name_groups(self) -> None:
         """Give every group met for the first time its segments, one of each set."""
+        if len(self._pairs[-1] if self._pairs else self.versions) == len(self._groups):
+            return
         paths: list[tuple[int, ...]] = [(code,) for code in range(len(self.versions))]
         for index in self._pairs:
             paths = [(*paths[first], second) for first, second in index.pairs]
         columns = self.layout.schema.segment_columns
+        table = self._segments_of_group.tolist()
         for group in paths[len(self._groups) :]:
             codes = dict(zip(columns, group[1:], strict=True))
             segments = []
-            for number, names in enumerate(self.layout.schema.segment_sets):
+            for number, names in enumerate(self._sets):
                 key = (group[0], number, tuple(codes[name] for name in names))
                 segments.append(self._segments.setdefault(key, len(self._segments)))
             self._groups.append(group)
-            self._segments_of_group.append(segments)
+            table.append(segments)
+        self._segments_of_group = np.array(table, dtype=np.int64)
 
     def locate(self, times: IntArray, groups: IndexArray) -> IndexArray:
         """Cells of rows, [n_sets, n]."""
-        n_sets = len(self.layout.schema.segment_sets)
-        segments = np.array(self._segments_of_group, dtype=np.int64).reshape(-1, n_sets)
-        return self.cells.locate(times, groups, segments, self.pane)
+        return self.cells.locate(times, groups, self._segments_of_group, self.pane)
 
     def count(
         self,
@@ -278,7 +281,7 @@ class WindowTable:
         """(version, set of columns, value of each) of every segment."""
         versions = self.versions.texts
         texts = {name: vocabulary.texts for name, vocabulary in self.values.items()}
-        sets = self.layout.schema.segment_sets
+        sets = self._sets
         return [
             (
                 versions[version],
@@ -290,7 +293,7 @@ class WindowTable:
 
     def add_names(self, names: Sequence[tuple[str, int, Sequence[str]]]) -> list[int]:
         """Segments of such names, made when new."""
-        sets = self.layout.schema.segment_sets
+        sets = self._sets
         segments = []
         for version, number, values in names:
             if not 0 <= number < len(sets) or len(values) != len(sets[number]):
@@ -445,7 +448,7 @@ class WindowTable:
         )
 
     def _label(self, number: int, values: Sequence[str]) -> str:
-        columns = self.layout.schema.segment_sets[number]
+        columns = self._sets[number]
         return " & ".join(f"{c}={v}" for c, v in zip(columns, values, strict=True)) or "all"
 
 
