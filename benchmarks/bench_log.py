@@ -2,7 +2,8 @@
 
     python benchmarks/bench_log.py [--rows 5000000] [--runs 5]
 
-Every number is the median of several runs, wall time, data in memory. Before anything is timed the
+Every number is the median of several runs, data in memory, by the clock on the wall and by that of
+the processor, which other work on the machine stretches less. Before anything is timed the
 counts are compared: ours with NumPy's, and each peer's with ours. A peer that is not installed is
 left out; one whose counts differ stops the program.
 """
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 import tidegauge as tg
 
 Counts = NDArray[np.int64]
+Times = tuple[float, float]  # wall, processor; seconds
 PEER_ROWS = 1_000_000  # peers take ten times as long; a value costs them the same at any length
 
 
@@ -43,23 +45,21 @@ def main() -> None:
     print(f"\n{options.rows:,} rows in batches of {current[0].num_rows:,}, {options.runs} runs\n")
     edges = check_answers(reference, current)
 
-    print_row("job", "ns/value", "seconds")
+    print_row("job", "ns/value", "of CPU", "seconds")
     for name, batches in jobs(current).items():
         fitted = fit(select(reference, batches[0].schema.names))
         n_values = sum(batch.num_rows * batch.num_columns for batch in batches)
         for threads in (1, 2):
-            seconds = median(lambda: log(fitted, batches, threads), options.runs)  # noqa: B023
-            title = f"{name}, {threads} thread{'s' * (threads > 1)}"
-            print_row(title, f"{seconds / n_values * 1e9:.2f}", f"{seconds:.3f}")
+            times = median(lambda: log(fitted, batches, threads), options.runs)  # noqa: B023
+            print_times(f"{name}, {threads} thread{'s' * (threads > 1)}", times, n_values)
 
     sample = [batch.slice(0, PEER_ROWS) for batch in current[:1]]
     columns = {name: sample[0][name].to_numpy() for name in FLOATS}
     n_values = sum(map(len, columns.values()))
     print()
-    print_row("one pass over the 20 float64 columns, one core", "ns/value", "seconds")
+    print_row("one pass over the 20 float64 columns, one core", "ns/value", "of CPU", "seconds")
     for name, answer in peers(columns, edges).items():
-        seconds = median(answer, options.runs)
-        print_row(name, f"{seconds / n_values * 1e9:.2f}", f"{seconds:.3f}")
+        print_times(name, median(answer, options.runs), n_values)
 
 
 def jobs(current: Sequence[pa.RecordBatch]) -> dict[str, list[pa.RecordBatch]]:
@@ -220,15 +220,22 @@ def duckdb_peer(
     return "DuckDB histogram, the report's bins", answer
 
 
-def median(job: Callable[[], object], runs: int) -> float:
-    """Median wall time after one run that warms up."""
+def median(job: Callable[[], object], runs: int) -> Times:
+    """Median wall and processor time after one run that warms up."""
     job()
-    times = []
+    walls, processors = [], []
     for _ in range(runs):
-        start = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         job()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        walls.append(time.perf_counter() - wall)
+        processors.append(time.process_time() - processor)
+    return statistics.median(walls), statistics.median(processors)
+
+
+def print_times(title: str, times: Times, n_values: int) -> None:
+    """Nanoseconds per value by either clock, and seconds of wall time."""
+    wall, processor = (f"{seconds / n_values * 1e9:.2f}" for seconds in times)
+    print_row(title, wall, processor, f"{times[0]:.3f}")
 
 
 def print_row(*cells: str) -> None:
