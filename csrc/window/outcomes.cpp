@@ -27,7 +27,13 @@ Row row_at(const OutcomeRows& rows, std::size_t i) {
           static_cast<f64>(units)};
 }
 
-i32 tenth_of(f64 score) { return std::clamp(static_cast<i32>(score * kTenths), 0, kTenths - 1); }
+// Tenth of [0, 1] that a score lies in, by comparison with k / 10 as the score bins have it.
+i32 tenth_of(f64 score) {
+  i32 tenth = std::clamp(static_cast<i32>(score * kTenths), 0, kTenths - 1);
+  while (tenth > 0 && score < static_cast<f64>(tenth) / kTenths) --tenth;
+  while (tenth < kTenths - 1 && score >= static_cast<f64>(tenth + 1) / kTenths) ++tenth;
+  return tenth;
+}
 
 i32 bin_of_score(f64 score, std::span<const f64> edges) {
   return edges_at_or_below(score, edges.data(), 0, static_cast<i32>(edges.size()));

@@ -87,7 +87,7 @@ def score_grid(threshold: float) -> Grid:
     1004
     """
     logits = 1 / (1 + np.exp(-np.linspace(-16, 16, 500)))
-    inner = np.unique(np.concatenate([np.linspace(0, 1, 501), logits, [threshold]]))
+    inner = np.unique(np.concatenate([np.arange(501) / 500, logits, [threshold]]))
     return edge_grid(inner, (0.0, 1.0))
 
 

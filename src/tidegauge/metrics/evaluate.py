@@ -326,9 +326,10 @@ def _measured(
     current = _stacked([part.current for part in group])
     reference = _stacked([part.reference for part in group])
     step = max(1, len(group) * BLOCK_BYTES * rows // max(_bytes(current), 1))
-    for start in range(0, rows, step):
-        cells = slice(start, start + step)
-        _fill(block, cells, _in_cells(current, cells), _in_cells(reference, cells))
+    with np.errstate(over="ignore", invalid="ignore"):  # values may reach the ends of the doubles
+        for start in range(0, rows, step):
+            cells = slice(start, start + step)
+            _fill(block, cells, _in_cells(current, cells), _in_cells(reference, cells))
     return block
 
 
