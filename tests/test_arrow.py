@@ -259,6 +259,32 @@ def count_numbers(values: Sequence[float], edges: Sequence[float]) -> list[int]:
 )
 def test_numbers_are_counted_as_python_counts_them(before: pa.Table, now: pa.Table) -> None:
     """The reference's type does not bind the traffic's: 3 is 3 in any width."""
+    check_numbers(before, now)
+
+
+EXTREMES: list[list[float]] = [
+    [1.7e308, 0.0, 1.0, math.inf, -math.inf],
+    [-1e300, 1e300, math.inf],
+    [1.7e308, math.inf],
+    [5e-324, 0.0, -5e-324, 1e-310],
+    [1e300, 1e-300, -math.inf],
+    [math.inf, math.nan, -math.inf],
+    [2.0**53, 2.0**60, -(2.0**63)],
+    [-0.0, 0.0],
+]
+
+
+@pytest.mark.parametrize("values", EXTREMES, ids=str)
+@pytest.mark.parametrize("repeats", [1, 50])
+def test_numbers_of_any_size_are_counted(values: list[float], repeats: int) -> None:
+    """As few values and as many: atoms, grids and limits differ."""
+    table = pa.table({"x": values * repeats})
+    for before in (table, table.slice(0, 1), table.slice(1)):
+        check_numbers(before, table)
+
+
+def check_numbers(before: pa.Table, now: pa.Table) -> None:
+    """Whatever the report says of column x is what plain Python counts."""
     schema = tg.Schema(features={"x": tg.numeric()})
     report = watch(schema, StreamOnly(before), StreamOnly(now)).report()
     raw = now["x"].to_pylist()
