@@ -111,11 +111,8 @@ def test_ticks_are_the_stream_in_order(scored):
     for at, tick in enumerate(demo.ticks(live, minutes=30)):
         assert tick.end > last
         assert tick.end % (30 * demo.MINUTE) == 0
-        for batch, time, seen in (
-            (tick.predictions, "scheduled_departure", predicted),
-            (tick.labels, "landed", labelled),
-        ):
-            times = micros(batch[time])
+        for batch, seen in ((tick.predictions, predicted), (tick.labels, labelled)):
+            times = micros(batch["scheduled_departure"])  # of a label: when the flight landed
             assert ((times >= tick.end - 30 * demo.MINUTE) & (times < tick.end)).all()
             seen.update(dict.fromkeys(batch["flight_id"].to_pylist(), at))
         last = tick.end
@@ -160,17 +157,11 @@ def test_the_demo_runs(scored, flights, monkeypatch, tmp_path, capsys):
     assert (tmp_path / "demo" / "report.html").stat().st_size < 6_000_000
 
 
-def test_the_tutorial_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_tutorial_s_commands_are_known():
+    """Its Python runs with that of every other page; here its commands are read, not run."""
     blocks = re.findall(
-        r"^```(\w+)\n(.*?)^```$", TUTORIAL.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        r"^```sh\n(.*?)^```$", TUTORIAL.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
-    names: dict[str, object] = {}
-    for language, code in blocks:
-        if language == "python":
-            exec(compile(code, str(TUTORIAL), "exec"), names)
-        for line in code.splitlines() if language == "sh" else ():
-            program, *arguments = shlex.split(line)
-            assert program in ("tidegauge", "pip")
-            assert program == "pip" or cli.main(arguments) == 0, capsys.readouterr().err
-    assert (tmp_path / "spring.html").stat().st_size > 1_000
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    named = [cli.parser().parse_args(line[1:]).command for line in lines if line[0] == "tidegauge"]
+    assert named == ["fit", "report", "compare", "metrics"]

@@ -15,8 +15,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from importlib import import_module
 from importlib.metadata import version
 from itertools import chain
@@ -24,36 +24,21 @@ from math import inf, isinf
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import csv, ipc, parquet
 
 import tidegauge as tg
 from tidegauge import metrics as registry
+from tidegauge import page, summary, terminal
+from tidegauge.figures import number, short
 
-ROWS = 1 << 17  # rows of a parquet batch in memory at a time
+ROWS = 1 << 18  # rows in memory at a time; a reference chooses its bins from the first so many
 BYTES = 1 << 24  # bytes of a csv block
 FAILURE = 2
 NONE = "-"  # where a table has no value
-SHORT = {  # drift metrics that the tables show, and what their heads call them
-    "psi": "PSI",
-    "jensen_shannon_distance": "JS",
-    "kolmogorov_smirnov": "KS",
-    "normalized_wasserstein_distance": "W/std",
-    "l_infinity": "L∞",
-}
-PERFORMANCE = [
-    "accuracy",
-    "roc_auc",
-    "precision",
-    "recall",
-    "log_loss",
-    "brier_score",
-    "macro_f1",
-    "r2",
-    "mae",
-    "rmse",
-]
+WIDEST = 40  # characters of a picture
 
 
 class UsageError(ValueError):
@@ -141,8 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write("\n")
         else:
             out = console()
-            for part in answer.show():
-                out.print(part)
+            for at, part in enumerate(answer.show()):
+                out.print(*([""] * (at > 0)), part, sep="\n")
     except SystemExit as stop:  # argparse has said what there is to say
         return int(stop.code or 0)
     except KeyboardInterrupt:
@@ -152,6 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (UsageError, tg.SchemaError, tg.DataError, OSError) as error:
+        sys.stderr.write(f"{name}: {one_line(error)}\n")
+        return FAILURE
+    except ModuleNotFoundError as error:
+        if error.name is not None:  # not one of our own, which say which extra to install
+            raise
         sys.stderr.write(f"{name}: {one_line(error)}\n")
         return FAILURE
     return 0
@@ -166,7 +156,7 @@ def one_line(error: BaseException) -> str:
 
 def plain(value: Any) -> Any:
     """Write what JSON has no word for."""
-    if isinstance(value, datetime | date):
+    if isinstance(value, datetime):
         return value.isoformat()
     if hasattr(value, "to_dict"):
         return value.to_dict()
@@ -186,33 +176,47 @@ def extra(module: str, *, name: str) -> Any:
 
 def console(*, stderr: bool = False) -> Any:
     """Open a rich console."""
-    screen = extra("rich.console", name="cli").Console(stderr=stderr, highlight=False)
+    screen = extra("rich.console", name="cli").Console(
+        stderr=stderr, highlight=False, markup=False, emoji=False
+    )
     if not screen.is_terminal:
         screen.width = 140  # a file or a pipe has no width of its own
     return screen
 
 
-def grid(title: str, columns: Iterable[str], rows: Iterable[Sequence[str]]) -> Any:
-    """Lay out a rich table; columns whose name begins with `<` are text, the others numbers."""
-    box = extra("rich.box", name="cli")
+def grid(
+    title: str,
+    heads: Iterable[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    spare: Sequence[int] = (),
+) -> Any:
+    """Lay out a table; a head that begins with `<` is over text, the others are over numbers.
+
+    So many of the last columns as `spare` says, group by group, are left out of a table that is
+    too wide for the terminal.
+    """
+    columns = list(zip(heads, *rows, strict=True))
+    widths = [max(map(len, chain.from_iterable(map(str.splitlines, column)))) for column in columns]
+    room = console().width
+    for group in spare:
+        if sum(widths) + 3 * len(widths) > room:
+            del columns[-group:], widths[-group:]
     table = extra("rich.table", name="cli").Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        box=extra("rich.box", name="cli").SIMPLE_HEAD,
+        show_edge=False,
+        show_header=any(column[0].lstrip("<") for column in columns),
     )
-    for column in columns:
-        text = column.startswith("<")
-        table.add_column(column.lstrip("<"), justify="left" if text else "right", no_wrap=not text)
-    for row in rows:
+    for head, *_ in columns:
+        text = head.startswith("<")
+        table.add_column(head.lstrip("<"), justify="left" if text else "right", no_wrap=not text)
+    for row in zip(*(cells for _, *cells in columns), strict=True):
         table.add_row(*row)
     return table
-
-
-def number(value: float | None, *, digits: int = 3) -> str:
-    """Write a value for people; a dash where there is none."""
-    if value is None:
-        return NONE
-    if value != 0 and abs(value) < 0.5 * 10**-digits:
-        return f"{value:.0e}"
-    return f"{value:,.{digits}f}"
 
 
 def allowed(kind: str, given: Iterable[str], names: Iterable[str]) -> None:
@@ -298,26 +302,29 @@ class Reader:
 
     bar: Any  # rich.progress.Progress, or None
 
-    def table(self, path: Path, columns: Iterable[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the record batches of a file, at least one."""
+    def table(self, path: Path, columns: Iterable[str] | None = None) -> Iterator[pa.Table]:
+        """Yield a file as tables of about `ROWS` rows, at least one, of all or named columns."""
         source = open_source(path)
         allowed("column", columns or (), source.schema.names)
-        return self.batches(path, source)
+        kept = list(columns or source.schema.names)
+        return self._tables(path, source, kept)
 
-    def batches(self, path: Path, source: Source) -> Iterator[pa.RecordBatch]:
-        """Yield and count."""
+    def _tables(self, path: Path, source: Source, kept: list[str]) -> Iterator[pa.Table]:
         task = self.bar.add_task(path.name, total=source.total) if self.bar else None
-        empty = True
+        waiting: list[pa.RecordBatch] = []
+        first = True
         try:
             for size, batch in source.steps:
-                yield batch
-                empty = False
+                waiting.append(batch.select(kept))
                 if self.bar:
                     self.bar.advance(task, size)
+                if sum(one.num_rows for one in waiting) >= ROWS:
+                    yield pa.Table.from_batches(waiting)
+                    first, waiting = False, []
         except pa.ArrowException as error:
             raise UsageError(f"{path}: cannot be read: {one_line(error)}") from None
-        if empty:
-            yield pa.RecordBatch.from_pylist([], schema=source.schema)
+        if first or waiting:
+            yield pa.Table.from_batches(waiting, pa.schema([source.schema.field(n) for n in kept]))
 
 
 @contextmanager
@@ -341,7 +348,7 @@ def reader(options: argparse.Namespace) -> Iterator[Reader]:
 # --- reports -------------------------------------------------------------------------------------
 
 
-def report_document(report: Any) -> dict[str, Any]:
+def report_document(report: tg.Report) -> dict[str, Any]:
     """Say everything a report holds, one JSON document."""
     return {
         "title": report.title,
@@ -351,147 +358,146 @@ def report_document(report: Any) -> dict[str, Any]:
     }
 
 
-def family_rows(table: pa.Table, family: str) -> list[dict[str, Any]]:
-    """Pick one family's rows of the whole traffic from a tidy metric table."""
-    names = [name for name in registry.names() if registry.get(name).family == family]
-    chosen = pc.and_(
-        pc.is_in(table["metric"].cast(pa.string()), pa.array(names, pa.string())),
-        pc.equal(table["segment"].cast(pa.string()), "all"),
-    )
-    rows: list[dict[str, Any]] = table.filter(chosen).to_pylist()
-    return rows
-
-
-def cells(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Gather the rows of one column, version and window into one cell: metric -> row."""
-    gathered: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = (row["column"], row["version"], row["window_start"])
-        gathered.setdefault(key, {})[row["metric"]] = row
-    return list(gathered.values())
-
-
-def height(cell: dict[str, Any], metric: str) -> float:
-    """Read a value to rank by; below all others where there is none."""
-    row = cell.get(metric)
-    return float("-inf") if row is None or row["value"] is None else float(row["value"])
-
-
-def show_drift(table: pa.Table, *, limit: int = 30) -> Iterator[Any]:
-    """Show each column in the window where it moved most, next to what chance alone would give."""
-    found = cells(family_rows(table, "drift"))
-    names = [name for name in SHORT if any(name in cell for cell in found)]
-    names = names or sorted({name for cell in found for name in cell})[:5]
-    worst: dict[str, dict[str, Any]] = {}
-    for cell in found:
-        column = next(iter(cell.values()))["column"]
-        if column not in worst or height(cell, names[0]) > height(worst[column], names[0]):
-            worst[column] = cell
-    ranked = sorted(worst.items(), key=lambda item: height(item[1], names[0]), reverse=True)
-    if not ranked:
-        return
-    dated = any(row["window_start"] for cell in worst.values() for row in cell.values())
-    head = ["<column", *(["<worst window"] if dated else [])]
-    head += [
-        *(SHORT.get(name, name) for name in names),
-        f"{SHORT.get(names[0], names[0])} by chance",
-        "rows",
-    ]
-    rows = []
-    for column, cell in ranked[:limit]:
-        lead = cell.get(names[0]) or next(iter(cell.values()))
-        row = [column, *([moment(lead["window_start"])] if dated else [])]
-        row += [number(cell[name]["value"]) if name in cell else NONE for name in names]
-        rows.append([*row, number(lead["noise_floor"], digits=4), f"{lead['n']:,}"])
-    more = f", first {limit} of {len(ranked)} columns" if len(ranked) > limit else ""
-    yield grid(f"Drift{more}", head, rows)
-
-
-def show_integrity(table: pa.Table, *, limit: int = 20) -> Iterator[Any]:
-    """Show the integrity values that are worse than the reference's, each in its worst window."""
-    worst: dict[tuple[str, str], tuple[float, dict[str, Any]]] = {}
-    for row in family_rows(table, "integrity"):
-        if row["value"] is None or registry.get(row["metric"]).worse != "higher":
-            continue
-        excess = row["value"] - (row["reference_value"] or 0.0)
-        key = (row["column"] or NONE, row["metric"])
-        if excess > 0 and (key not in worst or excess > worst[key][0]):
-            worst[key] = (excess, row)
-    ranked = sorted(worst.items(), key=lambda item: item[1][0], reverse=True)
-    rows = [
-        [
-            column,
-            metric,
-            moment(row["window_start"]),
-            number(row["reference_value"], digits=4),
-            number(row["value"], digits=4),
-            f"{row['n']:,}",
-        ]
-        for (column, metric), (_, row) in ranked[:limit]
-    ]
-    if not rows:
-        rows = [[NONE, "nothing worse than in the reference", "", "", "", ""]]
-    more = f", first {limit} of {len(ranked)}" if len(ranked) > limit else ""
-    head = ["<column", "<check", "<worst window", "reference", "value", "rows"]
-    yield grid(f"Integrity: worse than the reference{more}", head, rows)
-
-
-def show_performance(table: pa.Table, *, limit: int = 40) -> Iterator[Any]:
-    """Show model quality window by window, with the share of labels it rests on."""
-    found = [
-        cell
-        for cell in cells(family_rows(table, "performance"))
-        if next(iter(cell.values()))["column"] is None
-    ]
-    names = [
-        name for name in PERFORMANCE if any(height(cell, name) > float("-inf") for cell in found)
-    ]
-    if not names:
-        return
-    ordered = sorted(found, key=lambda cell: str(next(iter(cell.values()))["window_start"]))
-    rows = []
-    for cell in ordered[-limit:]:
-        lead = next(iter(cell.values()))
-        row = [moment(lead["window_start"]), lead["version"] or NONE]
-        row += [number(cell[name]["value"]) if name in cell else NONE for name in names]
-        rows.append([*row, percent(lead["label_share"]), f"{lead['n']:,}"])
-    more = f", last {limit} of {len(ordered)} windows" if len(ordered) > limit else ""
-    yield grid(f"Performance{more}", ["<window", "<version", *names, "label share", "labels"], rows)
-
-
-def show_account(account: Any) -> Iterator[Any]:
-    """Show where every prediction and every label went."""
-    if account is None:
-        return
-    counts = account.to_dict()
-    rows = [[name.replace("_", " "), f"{count:,}"] for name, count in counts.items()]
-    yield grid("Account", ["<events", "count"], rows)
-
-
-def moment(time: datetime | None) -> str:
-    """Write the start of a window."""
-    if time is None:
-        return NONE
-    return f"{time:%Y-%m-%d}" if time.hour == time.minute == 0 else f"{time:%Y-%m-%d %H:%M}"
-
-
-def percent(share: float | None) -> str:
-    """Write a share."""
-    return NONE if share is None else f"{share:.1%}"
-
-
-def show_report(report: Any, html: Path | None) -> Iterator[Any]:
+def show_report(report: tg.Report, html: Path | None) -> Iterator[Any]:
     """Show a report's tables, and where its page lies."""
-    table = report.to_arrow()
-    yield from show_account(report.account)
-    yield from show_drift(table)
-    yield from show_integrity(table)
-    yield from show_performance(table)
+    reading = page.Reading.of(report)
+    yield "\n".join([report.title, *page.facts(reading)])
+    if report.account:
+        yield show_account(report.account)
+    yield from show_drift(reading)
+    yield from show_integrity(reading)
+    yield from show_performance(reading)
     if html:
         yield f"wrote {html}"
 
 
-def write_html(report: Any, path: Path | None) -> None:
+def show_account(account: tg.Account) -> Any:
+    """Show where every prediction and every label went."""
+    counts = account.to_dict().items()
+    return grid(
+        "Account", ["<events", "count"], [[name.replace("_", " "), f"{n:,}"] for name, n in counts]
+    )
+
+
+def show_drift(reading: page.Reading, *, limit: int = 30) -> Iterator[Any]:
+    """Show how far each column moved, next to what chance alone would give."""
+    drifts = reading.drifts
+    if not drifts:
+        return
+    names = [drifts[0].metric, *drifts[0].companions]
+    head = ["<column", *map(short, names), "noise floor", "x floor"]
+    rows = [
+        [
+            drift.column,
+            *map(number, (drift.value, *drift.companions.values(), drift.floor, drift.ratio)),
+            *peak(reading, drift.line),
+            *pictures(reading, drift.column),
+        ]
+        for drift in drifts[:limit]
+    ]
+    if reading.timed:
+        head += ["peak", "<in window"]
+    if reading.pairs:
+        head += ["<reference", "<current"]
+    spare = [2] * (reading.timed + bool(reading.pairs))
+    yield grid(f"Drift{more(drifts, limit)}", head, rows, spare=spare)
+
+
+def show_integrity(reading: page.Reading, *, limit: int = 20) -> Iterator[Any]:
+    """Show the checks that found more than in the reference."""
+    checks = reading.checks
+    if not checks:
+        yield "Integrity: nothing more than in the reference."
+        return
+    head = ["<column", "<check", "value", "reference", *(["peak", "<in window"] * reading.timed)]
+    rows = [
+        [
+            check.column or "(traffic)",
+            check.metric,
+            *map(number, (check.value, check.reference)),
+            *peak(reading, check.line),
+        ]
+        for check in checks[:limit]
+    ]
+    yield grid(
+        f"Integrity: more than in the reference{more(checks, limit)}",
+        head,
+        rows,
+        spare=[2] * reading.timed,
+    )
+
+
+def show_performance(reading: page.Reading, *, limit: int = 20) -> Iterator[Any]:
+    """Show how good the predictions were, with the share of labels that says so."""
+    scores = reading.scores
+    if not scores:
+        return
+    head = ["<metric", "value", "lower", "upper", "reference", "labels", "label share"]
+    rows = [
+        [
+            score.metric,
+            *map(number, (score.value, score.lower, score.upper, score.reference)),
+            f"{score.n:,}",
+            page.percent(score.share),
+            spark(score.line.values),
+        ]
+        for score in scores[:limit]
+    ]
+    yield grid(f"Performance{more(scores, limit)}", [*head, "<over time"], rows, spare=[1])
+
+
+def peak(reading: page.Reading, line: summary.Line) -> list[str]:
+    """Say how high a value went and in which window, where there is more than one."""
+    return [number(line.peak), moment(line.peak_start)] if reading.timed else []
+
+
+def pictures(reading: page.Reading, column: str) -> list[str]:
+    """Draw a column's bins, reference and current on one scale."""
+    if not reading.pairs:
+        return []
+    if column not in reading.pairs:
+        return ["", ""]
+    pair = reading.pairs[column]
+    sides = [
+        page.bars(counts, missing, terminal.SPARK)[:-1]
+        for counts, missing in (
+            (pair.reference, pair.reference_missing),
+            (pair.current, pair.current_missing),
+        )
+    ]
+    top = max(side.max(initial=0.0) for side in sides)
+    return [spark(side, top=top) for side in sides]
+
+
+def spark(heights: NDArray[np.float64], *, top: float | None = None) -> str:
+    """Draw a row of bars; a gap where a value is unknown or nothing.
+
+    >>> spark(np.array([0.0, 1.0, 2.0]))
+    ' ▅█'
+    """
+    if len(heights) > WIDEST:
+        heights = heights[:: -(-len(heights) // WIDEST)]
+    known = heights[np.isfinite(heights)]
+    top = known.max(initial=0.0) if top is None else top
+    return "".join(
+        terminal.BLOCKS[round(7 * height / top)] if height > 0 else " " for height in heights
+    )
+
+
+def moment(instant: np.datetime64) -> str:
+    """Write the start of a window; the hour only where it is not midnight."""
+    if np.isnat(instant):
+        return NONE
+    time = instant.astype("datetime64[s]").item()
+    return f"{time:%Y-%m-%d}" if time.hour == time.minute == 0 else f"{time:%Y-%m-%d %H:%M}"
+
+
+def more(found: Sequence[Any], limit: int) -> str:
+    """Say how many there are when not all are shown."""
+    return f" (first {limit} of {len(found):,})" if len(found) > limit else ""
+
+
+def write_html(report: tg.Report, path: Path | None) -> None:
     """Write the report's page where it is wanted."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -500,6 +506,8 @@ def write_html(report: Any, path: Path | None) -> None:
 
 # --- commands ------------------------------------------------------------------------------------
 
+PANES = [f"{n}min" for n in (1, 5, 10, 15, 20, 30)] + [f"{n}h" for n in (1, 2, 3, 4, 6, 8, 12)]
+FOREVER = "36500d"  # a file has all its labels, whenever they came
 TABLE = f"a table: {', '.join(OPENERS)}"
 HTML = option("--html", type=Path, metavar="OUT", help="write the report as one offline HTML file")
 SCHEMA = option("--schema", type=Path, metavar="TOML", help="the roles of the columns")
@@ -569,15 +577,25 @@ def load_schema(path: Path | None) -> Any:
 def compare(options: argparse.Namespace) -> Answer:
     """Compare two tables: drift and integrity of every column, next to what chance would give."""
     check_metrics(options.metric)
-    schema = load_schema(options.schema)
     with reader(options) as read:
-        reference, current = (
-            pa.Table.from_batches(read.table(path, options.columns))
+        before, after = (
+            read.table(path, None if options.schema else options.columns)
             for path in (options.reference, options.current)
         )
-    report = tg.compare(reference, current, schema, metrics=options.metric, columns=options.columns)
-    write_html(report, options.html)
-    return Answer(report_document(report), lambda: show_report(report, options.html))
+        first = next(before)
+        schema = load_schema(options.schema) or tg.Schema.infer(first)
+        allowed("column", options.columns or (), schema.columns)
+        # One window over everything, so neither ids nor times are needed.
+        schema = replace(schema, timestamp=None, prediction_id=None)
+        reference = tg.Reference.fit(chain([first], before), schema)
+        monitor = tg.Monitor(reference, model="compare")
+        for batch in after:
+            monitor.log(batch)
+    title = f"{options.current} against {options.reference}"
+    with answering():
+        found = monitor.report(title=title, metrics=options.metric, columns=options.columns)
+    write_html(found, options.html)
+    return Answer(report_document(found), lambda: show_report(found, options.html))
 
 
 @command(
@@ -598,8 +616,8 @@ def fit(options: argparse.Namespace) -> Answer:
         batches = read.table(options.table)
         first = next(batches)
         allowed("column", mentioned(given), first.schema.names)
-        schema = load_schema(options.schema) or tg.Schema.infer(pa.table(first), **given)
-        reference = tg.Reference.fit((pa.table(batch) for batch in chain([first], batches)), schema)
+        schema = load_schema(options.schema) or tg.Schema.infer(first, **given)
+        reference = tg.Reference.fit(chain([first], batches), schema)
     reference.save(options.out)
     document = {"reference": str(options.out), "schema": schema.to_toml()}
     return Answer(document, lambda: [f"wrote {options.out}", schema.to_toml()])
@@ -610,34 +628,53 @@ def fit(options: argparse.Namespace) -> Answer:
     option("table", type=Path, help=f"predictions, {TABLE}"),
     option("--labels", type=Path, metavar="TABLE", help="outcomes that came later"),
     option("--window", default="1d", help="10min, 1h, 1d, 30d, 1mo, ...; default 1d"),
-    option("--lateness", default="48h", help="how long a label may take; default 48h"),
     HTML,
     METRICS,
     COLUMNS,
 )
 def report(options: argparse.Namespace) -> Answer:
-    """Log a table of predictions, and their labels, into a monitor and report on every window."""
+    """Log a table of predictions, and their labels, into a monitor and report on every window.
+
+    A label is joined however late it came.
+    """
     check_metrics(options.metric)
     reference = tg.Reference.load(options.reference)
-    monitor = tg.Monitor(reference, window=options.window, lateness=options.lateness)
+    allowed("column", options.columns or (), reference.schema.columns)
+    pane = options.window if options.window in PANES else "1d"
+    monitor = tg.Monitor(reference, window=pane, lateness=FOREVER)
+    with answering():
+        monitor.metrics(options.metric, window=options.window)
     with reader(options) as read:
-        for batch in read.table(options.table, options.columns):
+        for batch in read.table(options.table):
             monitor.log(batch)
         for batch in read.table(options.labels) if options.labels else ():
             monitor.label(batch)
-    found = monitor.report(metrics=options.metric, columns=options.columns)
+    with answering():
+        found = monitor.report(
+            title=str(options.table),
+            metrics=options.metric,
+            columns=options.columns,
+            window=options.window,
+        )
     write_html(found, options.html)
     return Answer(report_document(found), lambda: show_report(found, options.html))
 
 
 @command(
     option("--out", type=Path, default=Path("demo/report.html"), metavar="HTML"),
-    option("--every", type=int, default=15, metavar="MINUTES", help="simulated time in a batch"),
+    option(
+        "--every",
+        type=int,
+        default=60,
+        metavar="MINUTES",
+        help="simulated time in a batch; default 60",
+    ),
 )
 def demo(options: argparse.Namespace) -> Answer:
     """Replay nine months of real flights through the engine, with a model trained on three."""
     from tidegauge import demo as flights
 
+    extra("sklearn", name="demo")
     screen = None if options.json else console()
     found = flights.run(out=options.out, minutes=options.every, screen=screen)
     return Answer(flights.document(found), lambda: flights.show(found, options.out))
@@ -701,6 +738,15 @@ def check_metrics(names: Iterable[str] | None) -> None:
             registry.get(name)
         except (KeyError, ValueError) as error:
             raise UsageError(error.args[0]) from None
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Pass on what the library says of a metric or window that it cannot give."""
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(one_line(error)) from error
 
 
 def mentioned(given: dict[str, Any]) -> Iterator[str]:
