@@ -232,6 +232,18 @@ def test_tables_fit_a_narrow_terminal(ask, monkeypatch):
     assert "…" not in narrow
 
 
+def test_names_cannot_paint_the_terminal(ask, tmp_path):
+    table = pa.table({"\x1b[31m[bold]a": np.arange(100.0)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    code, out, _ = ask("compare", str(tmp_path / "a.parquet"), str(tmp_path / "a.parquet"))
+    assert code == 0
+    assert "\x1b" not in out
+    assert "�[31m[bold]a" in out
+    code, _, err = ask("compare", *[str(tmp_path / "a.parquet")] * 2, "--columns", "b")
+    assert code == 2
+    assert "\x1b" not in err
+
+
 def test_metrics_lists_the_registry(ask):
     found = document(ask("metrics", "--json"))["metrics"]
     assert [row["name"] for row in found] == list(tg.metrics.names())

@@ -127,7 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             out = console()
             for at, part in enumerate(answer.show()):
-                out.print(*([""] * (at > 0)), part, sep="\n")
+                text = printable(part) if isinstance(part, str) else part
+                out.print(*([""] * (at > 0)), text, sep="\n")
     except SystemExit as stop:  # argparse has said what there is to say
         return int(stop.code or 0)
     except KeyboardInterrupt:
@@ -149,9 +150,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def one_line(error: BaseException) -> str:
     """Flatten an error's message."""
+    text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return printable(re.sub(r"\s+", " ", text).strip())
+
+
+def printable(text: str) -> str:
+    """Replace what would move a terminal's cursor or paint it: names in data may hold anything."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def plain(value: Any) -> Any:
@@ -215,7 +222,7 @@ def grid(
         text = head.startswith("<")
         table.add_column(head.lstrip("<"), justify="left" if text else "right", no_wrap=not text)
     for row in zip(*(cells for _, *cells in columns), strict=True):
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     return table
 
 
