@@ -383,8 +383,11 @@ def run(*, out: Path, minutes: int = 60, screen: Any = None) -> Run:
     with stopwatch.time(FIT):
         reference = tg.Reference.fit(held_out, schema())
         monitor = watch_over(reference)
+    started = perf_counter()
     with progress(monitor, live, screen) as tell:
         batches = replay(monitor, live, minutes=minutes, stopwatch=stopwatch, tell=tell)
+    seconds = stopwatch.seconds
+    seconds["play the stream"] = perf_counter() - started - seconds[LOG] - seconds[LABEL]
     with stopwatch.time(METRICS):
         months = monitor.metrics(window="1mo", segments="all")
         report = monitor.report(title="Flights from New York, April to December 2013")
