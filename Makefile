@@ -35,6 +35,10 @@ demo: $(VENV)/installed
 test: $(VENV)/tested
 	$(BIN)/python -m pytest
 
+bench: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_import.py
+	$(BIN)/python benchmarks/bench_log.py
+
 lint: $(VENV)/linted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,7 +51,7 @@ SANITIZED := build/sanitized
 sanitize: $(VENV)/tested
 	mkdir -p $(SANITIZED)
 	cp -r src/tidegauge $(SANITIZED)/ && rm -f $(SANITIZED)/tidegauge/_core*.so
-	TIDEGAUGE_CXXFLAGS="-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
+	TIDEGAUGE_CXXFLAGS="-Werror -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
 	TIDEGAUGE_LDFLAGS="-fsanitize=address,undefined" \
 	$(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp build/sanitized-objects
 	PYTHONPATH=$(SANITIZED) HYPOTHESIS_PROFILE=sanitize ASAN_OPTIONS=detect_leaks=0 \

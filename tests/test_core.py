@@ -163,3 +163,30 @@ def test_what_is_taken_back_leaves_no_trace(errors: list[float], taken: list[flo
     both = [*errors, *taken, *taken]
     signs = [1] * (len(errors) + len(taken)) + [-1] * len(taken)
     assert sums_of(both, signs) == sums_of(errors, [1] * len(errors))
+
+
+def test_sums_never_wrap() -> None:
+    cells = _core.Cells([5, 7], 1)
+    moments = np.arange(4, dtype=np.int64)
+    where = cells.locate(moments, np.zeros(4, np.int32), np.zeros((1, 1), np.int64), 1)[0]
+    limbs = np.zeros((4, 1, 26), np.int64)
+    limbs[:, 0, 8] = 2**62  # limb 8 counts units
+    cells.add_limbs(where, limbs)
+    assert cells.sums(where, np.zeros(4, np.int32), 1)[0, 0] == 4.0 * 2**62
+    cells.add_limbs(where, cells.limbs())
+    assert cells.sums(where, np.zeros(4, np.int32), 1)[0, 0] == 8.0 * 2**62
+    assert ((0 <= cells.limbs()[:, :, :-1]) & (cells.limbs()[:, :, :-1] < 2**32)).all()
+
+
+def test_few_rows_stay_small_when_stored_and_read() -> None:
+    cells = _core.Cells([1030], 0)
+    where = cells.locate(
+        np.arange(50, dtype=np.int64), np.zeros(50, np.int32), np.zeros((1, 1), np.int64), 1
+    )[0]
+    cells.add_entries(0, where, where + 7, np.full(50, 3, np.int64))
+    copy = _core.Cells([1030], 0)
+    copy.locate(
+        np.arange(50, dtype=np.int64), np.zeros(50, np.int32), np.zeros((1, 1), np.int64), 1
+    )
+    copy.add_entries(0, *cells.entries(0))
+    assert copy.n_bytes <= cells.n_bytes < 50 * 1030

@@ -230,6 +230,21 @@ def test_merge_equals_one_monitor(reference: tg.Reference) -> None:
     assert first.metrics().equals(whole.metrics())
 
 
+def test_merge_takes_back_what_both_have_labelled(reference: tg.Reference) -> None:
+    columns = traffic(50, 18)
+    first, second = tg.Monitor(reference), tg.Monitor(reference)
+    for monitor in (first, second):
+        monitor.log(without(columns, "y"))
+    first.label(labels_of(columns))
+    second.label(rows(labels_of(columns), slice(0, 20)))
+    first.merge(second)
+    account = first.account
+    assert account.balanced
+    assert (account.predictions, account.matched) == (50, 50)
+    assert account.duplicate_predictions == 50
+    assert value(first.metrics(window="all", segments="all"), "label_count")["value"] == 50
+
+
 def test_merge_needs_the_same_reference(reference: tg.Reference) -> None:
     other = tg.Monitor(tg.Reference.fit(traffic(100), SCHEMA))
     with pytest.raises(tg.SchemaError, match="same reference"):
@@ -296,7 +311,8 @@ def test_performance_agrees_with_sklearn(reference: tg.Reference) -> None:
     for name, expected in exact.items():
         assert value(table, name)["value"] == pytest.approx(expected, rel=1e-12), name
     assert value(table, "roc_auc")["value"] == pytest.approx(
-        sk.roc_auc_score(truth, score), abs=1e-4  # two scores share a bin
+        sk.roc_auc_score(truth, score),
+        abs=1e-4,  # two scores share a bin
     )
     assert value(table, "accuracy")["label_share"] == 1.0
     moved = monitor.metrics("recall", window="all", segments="all", threshold=0.3)
@@ -438,6 +454,15 @@ def test_sliding_windows_are_sums_of_panes(reference: tg.Reference) -> None:
         inside = (moments >= start) & (moments < start + 6 * HOUR)
         assert row["value"] == inside.sum()
     assert sum(row["value"] for row in table.to_pylist()) == 3 * 500
+
+
+@pytest.mark.parametrize("window", ["1h", "1d", "7d", "1mo", "all"])
+def test_a_report_counts_every_row_once(reference: tg.Reference, window: str) -> None:
+    monitor = tg.Monitor(reference)
+    monitor.log(traffic(900, 17, days=20))
+    report = monitor.report(window=window)
+    assert "\n900 rows" in repr(report)
+    assert "over 900 labelled rows" in repr(report)
 
 
 def test_a_watermark_can_be_moved(reference: tg.Reference) -> None:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <memory>
+#include <numeric>
 
 #include "errors.hpp"
 #include "histogram/encode.hpp"
@@ -42,13 +43,18 @@ f64 cell_edge(i32 cell, const Grid& grid) {
   const auto reached = [&](i64 rank) {
     return rank > last || (rank >= first && cell_of(from_rank(rank), grid) >= cell);
   };
+  constexpr i64 kLongest = i64{1} << 60;  // no step, and no difference below, leaves 64 bits
   const f64 guess = guess_edge(cell, grid);
   i64 low = guess == guess ? std::clamp(to_rank(guess), first, last) : 0;
   i64 high = low;
-  for (i64 step = 1; reached(low) && low >= first; step *= 4) low = std::max(first - 1, low - step);
-  for (i64 step = 1; !reached(high); step *= 4) high = std::min(last + 1, high + step);
-  while (high - low > 1) {
-    const i64 middle = low + (high - low) / 2;
+  for (i64 step = 1; reached(low) && low >= first; step = std::min(4 * step, kLongest)) {
+    low = low < first + step ? first - 1 : low - step;
+  }
+  for (i64 step = 1; !reached(high); step = std::min(4 * step, kLongest)) {
+    high = high > last - step ? last + 1 : high + step;
+  }
+  while (low + 1 < high) {
+    const i64 middle = std::midpoint(low, high);
     (reached(middle) ? high : low) = middle;
   }
   return from_rank(std::clamp(high, first, last));

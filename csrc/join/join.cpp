@@ -242,6 +242,24 @@ void Join::restore(const State& state) {
   sweep_at_ = std::max(kRemembered, 2 * entries_.size());
 }
 
+// An id that the same version predicted on both sides stays once; what its label added twice is taken back.
+bool Join::merge_duplicate(const Entry& entry, const Join& other, std::size_t index, Outcomes& out) {
+  for (i32 i = head_of(entry.key); i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
+    Entry& mine = entries_[static_cast<std::size_t>(i)];
+    if (mine.version != entry.version) continue;
+    --counters_.predictions;
+    ++counters_.duplicate_predictions;
+    if (!std::isnan(entry.label) && !std::isnan(mine.label)) {
+      --counters_.matched;
+      other.emit(out, other.entries_[index], entry.label, -1);
+    } else if (!std::isnan(entry.label)) {
+      mine.label = entry.label;
+    }
+    return true;
+  }
+  return false;
+}
+
 Outcomes Join::merge(const Join& other) {
   Outcomes out;
   advance(other.watermark_);
@@ -250,14 +268,24 @@ Outcomes Join::merge(const Join& other) {
   const auto n_values = static_cast<std::size_t>(options_.n_values);
   for (std::size_t i = 0; i < other.entries_.size(); ++i) {
     Entry entry = other.entries_[i];
+    if (merge_duplicate(entry, other, i, out)) continue;
     entry.next = head_of(entry.key);
     const auto begin = other.values_.begin() + static_cast<std::ptrdiff_t>(i * n_values);
     values_.insert(values_.end(), begin, begin + options_.n_values);
     entries_.push_back(entry);
     heads_[entry.key] = static_cast<i32>(entries_.size() - 1);
-    if (std::isnan(entry.label)) match_waiting(entries_.back(), std::numeric_limits<f64>::quiet_NaN(), out);
   }
-  for (const auto& [key, early] : other.early_) {
+  // Labels that waited on either side are taken in again, now that both sides' predictions are here.
+  std::vector<std::pair<Key, Early>> waiting(other.early_.begin(), other.early_.end());
+  for (auto early = early_.begin(); early != early_.end();) {
+    if (head_of(early->first) < 0) {
+      ++early;
+      continue;
+    }
+    waiting.emplace_back(*early);
+    early = early_.erase(early);
+  }
+  for (const auto& [key, early] : waiting) {
     --counters_.labels;  // counted again as it is taken in
     const Key keys[] = {key};
     const f64 labels[] = {early.label};

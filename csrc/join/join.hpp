@@ -120,6 +120,7 @@ class Join {
 
   [[nodiscard]] bool is_past(i64 now, i64 time, i64 multiple) const noexcept;
   [[nodiscard]] i32 head_of(const Key& key) const;
+  [[nodiscard]] bool merge_duplicate(const Entry& entry, const Join& other, std::size_t index, Outcomes& out);
   void label_rows(const LabelRows& rows, Outcomes& out);
   void emit(Outcomes& out, const Entry& entry, f64 label, std::int8_t sign) const;
   void match_waiting(Entry& entry, f64 known_label, Outcomes& out);

@@ -62,6 +62,12 @@ class Cells {
   [[nodiscard]] const CellLayout& layout() const noexcept { return layout_; }
   [[nodiscard]] i32 n_slots(i32 block) const noexcept { return layout_.n_slots[static_cast<std::size_t>(block)]; }
 
+  // One int a cell, -1 before and after use: room to group rows by cell without allocating a call.
+  [[nodiscard]] std::vector<i32>& run_of_cell() {
+    run_of_cell_.resize(cells_.size(), -1);
+    return run_of_cell_;
+  }
+
   void widen(i32 block, i32 n_slots);  // new categories take new slots at the end
   void count(i32 cell, i32 block, i32 slot, i64 amount) {
     (*this)[cell].blocks[static_cast<std::size_t>(block)].add(slot, amount, n_slots(block));
@@ -80,6 +86,7 @@ class Cells {
   CellLayout layout_;
   std::vector<std::unique_ptr<Cell>> cells_;
   std::unordered_map<CellKey, i32, KeyHash> index_;
+  std::vector<i32> run_of_cell_;
 };
 
 struct Located {

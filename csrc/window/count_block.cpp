@@ -35,9 +35,9 @@ void CountBlock::add(std::span<const std::uint16_t> slots, i32 n_slots) {
 }
 
 void CountBlock::add(i32 slot, i64 amount, i32 n_slots) {
-  if (amount == 1 && !counts_) {
+  if (!counts_ && amount > 0 && amount <= n_slots - static_cast<i64>(n_codes_)) {
     const auto code = static_cast<std::uint16_t>(slot);
-    add({&code, 1}, n_slots);
+    for (i64 i = 0; i < amount; ++i) add({&code, 1}, n_slots);
     return;
   }
   if (amount == -1 && !counts_) {

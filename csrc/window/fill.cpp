@@ -24,12 +24,11 @@ struct SetPlan {
   std::vector<char> whole;             // [n_blocks] every row goes to one cell
 };
 
-SetPlan make_plan(std::span<const i32> cells, i32 n_cells) {
+SetPlan make_plan(std::span<const i32> cells, std::vector<i32>& seen) {
   const i64 n_rows = static_cast<i64>(cells.size());
   SetPlan plan;
   plan.order.resize(cells.size());
   plan.first_run.push_back(0);
-  std::vector<i32> seen(static_cast<std::size_t>(n_cells), -1);  // run of a cell within the block
   std::vector<std::uint16_t> run_of(std::min<std::size_t>(kBlock, cells.size()));
   std::vector<std::uint16_t> ends;
   for (i64 start = 0; start < n_rows; start += kBlock) {
@@ -300,7 +299,7 @@ void fill(Cells& cells, const Batch& batch, std::span<const FillColumn> columns,
   std::vector<SetPlan> plans;
   for (i32 set = 0; set < rows.n_sets; ++set) {
     const auto begin = static_cast<std::size_t>(set) * static_cast<std::size_t>(rows.n_rows);
-    plans.push_back(make_plan(rows.cells.subspan(begin, static_cast<std::size_t>(rows.n_rows)), cells.size()));
+    plans.push_back(make_plan(rows.cells.subspan(begin, static_cast<std::size_t>(rows.n_rows)), cells.run_of_cell()));
   }
   const bool worth_threads = rows.n_rows * static_cast<i64>(columns.size()) > 400'000;
   parallel_for(static_cast<i64>(columns.size()), worth_threads ? n_threads : 1,

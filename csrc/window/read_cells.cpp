@@ -23,7 +23,9 @@ void read_sums(const Cells& cells, const CellRows& chosen, std::span<f64> out) {
     const auto& sums = cells[chosen.cells[i]].sums;
     const std::size_t first = static_cast<std::size_t>(chosen.rows[i]) * n_sums;
     for (std::size_t sum = 0; sum < sums.size(); ++sum) {
-      for (std::size_t limb = 0; limb < kLimbs; ++limb) limbs[first + sum][limb] += sums[sum][limb];
+      std::array<i64, kLimbs> normal = sums[sum];
+      normalize(normal);  // digits add up without a carry, however many cells there are
+      for (std::size_t limb = 0; limb < kLimbs; ++limb) limbs[first + sum][limb] += normal[limb];
     }
   }
   for (std::size_t i = 0; i < out.size(); ++i) out[i] = round_sum(limbs[i]);
@@ -84,7 +86,10 @@ void read_limbs(const Cells& cells, std::span<i64> limbs) {
   for (i32 cell = 0; cell < cells.size(); ++cell) {
     const auto& sums = cells[cell].sums;
     for (std::size_t sum = 0; sum < sums.size(); ++sum) {
-      std::copy_n(sums[sum].data(), kLimbs, limbs.data() + static_cast<std::size_t>(cell) * width + sum * kLimbs);
+      std::array<i64, kLimbs> normal = sums[sum];
+      normalize(normal);
+      std::copy(normal.begin(), normal.end(),
+                limbs.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(cell) * width + sum * kLimbs));
     }
   }
 }
@@ -98,7 +103,10 @@ void add_limbs(Cells& cells, std::span<const i32> where, std::span<const i64> li
     if (std::all_of(row.begin(), row.end(), [](i64 limb) { return limb == 0; })) continue;
     auto& sums = cells[where[i]].sums;
     sums.resize(n_sums);
-    for (std::size_t j = 0; j < width; ++j) sums[j / kLimbs][j % kLimbs] += row[j];
+    for (std::size_t sum = 0; sum < n_sums; ++sum) {
+      normalize(sums[sum]);
+      for (std::size_t limb = 0; limb < kLimbs; ++limb) sums[sum][limb] += row[sum * kLimbs + limb];
+    }
   }
 }
 

@@ -291,7 +291,7 @@ def _categories(
     if not other.any():
         counts = counts[:, :-1]
     else:
-        labels.append("(other)")
+        labels.append("(other)" if "(other)" not in labels else "(all other)")
     return Distribution(
         counted.name, "categorical", tuple(labels), None, counts[0], counts[1], **common
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegauge._core import MAX_CUTS, NumericBins, upper_half
+from tidegauge._core import MAX_CUTS, NumericBins, SchemaError, upper_half
 from tidegauge.schema import Column
 
 FloatArray = NDArray[np.float64]
@@ -22,6 +22,7 @@ HEAVY_TAIL = 20.0  # largest value over median from which a positive column coun
 LIGHT_TAIL = 16.0  # range over standard deviation up to which a column counts as light-tailed
 ATOM_SHARE = 0.02  # a value this frequent gets a fine bin of its own
 MAX_ATOMS = 3
+MAX_INTEGERS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,9 @@ def _kind(sample: FloatArray, n_bins: int) -> str:
         return "integer"
     if low > 0 and high / HEAVY_TAIL > np.median(sample):
         return "log"
-    if math.isfinite(span) and math.isfinite(deviation) and span <= LIGHT_TAIL * deviation:
+    if span <= LIGHT_TAIL * deviation and max(abs(low), abs(high)) < LARGEST / 8:
         return "linear"
-    return "linear" if span == 0 else "symlog"
+    return "symlog"
 
 
 def _atoms(sample: FloatArray) -> list[FloatArray]:
@@ -154,7 +155,12 @@ def _atoms(sample: FloatArray) -> list[FloatArray]:
 
 def _fit_integer(sample: FloatArray, n_bins: int) -> dict[str, Any]:
     low, high = sample.min(), sample.max()
-    n_cells = max(n_bins, 1)
+    if high - low >= MAX_INTEGERS:
+        raise SchemaError(
+            f"whole numbers from {low:g} to {high:g} are too many for a bin each, {MAX_INTEGERS} "
+            "at most; choose another grid"
+        )
+    n_cells = n_bins
     while n_cells < high - low + 1:
         n_cells *= 2
     origin = math.floor(low - (n_cells - (high - low + 1)) / 2)
@@ -174,18 +180,18 @@ def _fit_log(sample: FloatArray, n_bins: int) -> dict[str, Any]:
     positive = sample[sample > 0]
     low = float(positive.min()) if len(positive) else 1.0
     high = float(positive.max()) if len(positive) else 1.0
-    first = upper_half(max(low / HEAVY_REACH, 1e-300))
+    first = upper_half(max(low / HEAVY_REACH, 1e-300))  # both zeros lie below
     last = upper_half(min(high * HEAVY_REACH, LARGEST / 4))
     shift = _shift(first, last, 4 * n_bins)
     return {
         "shift": shift,
         "base": first >> shift,
-        "n_cells": (last >> shift) - (first >> shift) + 1,
+        "n_cells": _n_steps(first, last, shift),
     }
 
 
 def _fit_symlog(sample: FloatArray, n_bins: int) -> dict[str, Any]:
-    origin = float(np.median(sample))
+    origin = float(np.median(sample / 2) * 2)
     distance = np.minimum(np.abs(sample - origin), LARGEST / 1024)
     away = distance[distance > 0]
     scale = max(float(np.quantile(away, 0.25)), 1e-300) if len(away) else 1.0
@@ -193,7 +199,7 @@ def _fit_symlog(sample: FloatArray, n_bins: int) -> dict[str, Any]:
     first = upper_half(scale)
     last = upper_half(min(float(distance.max()) * reach + scale, LARGEST / 4))
     shift = _shift(first, last, 2 * n_bins)
-    half = (last >> shift) - (first >> shift) + 1
+    half = _n_steps(first, last, shift)
     return {
         "origin": origin,
         "scale": scale,
@@ -201,6 +207,11 @@ def _fit_symlog(sample: FloatArray, n_bins: int) -> dict[str, Any]:
         "base": first >> shift,
         "n_cells": 2 * half,
     }
+
+
+def _n_steps(first: int, last: int, shift: int) -> int:
+    """Steps from first to last; infinity is always a step further."""
+    return min((last >> shift) + 1, upper_half(math.inf) >> shift) - (first >> shift)
 
 
 def _shift(first: int, last: int, n_cells: int) -> int:

@@ -258,7 +258,7 @@ def fit_layout(batch: Batch, schema: Schema, n_bins: int) -> Layout:
             columns[name] = CountedColumn(name, column, block, score_grid(schema.threshold))
         else:
             values = numbers_of(batch, name, times=column.kind == "timestamp")
-            columns[name] = CountedColumn(name, column, block, fit_grid(values, column, n_bins))
+            columns[name] = CountedColumn(name, column, block, _grid(name, values, column, n_bins))
     layout = Layout(schema, columns, n_bins)
     if schema.task == "multiclass":
         layout = replace(layout, classes=_classes(batch, schema))
@@ -269,6 +269,13 @@ def fit_layout(batch: Batch, schema: Schema, n_bins: int) -> Layout:
         layout = replace(layout, label_center=float(values.mean()) if len(values) else 0.0)
         layout = _with_label(layout, fit_grid(values, Column("numeric"), n_bins))
     return layout
+
+
+def _grid(name: str, values: FloatArray, column: Column, n_bins: int) -> Grid:
+    try:
+        return fit_grid(values, column, n_bins)
+    except SchemaError as error:
+        raise SchemaError(f"column {name!r}: {error}") from None
 
 
 def _with_label(layout: Layout, grid: Grid) -> Layout:

@@ -406,15 +406,14 @@ class Monitor:
         window
             Width of the windows in the pictures over time; the monitor's own unless given.
         """
+        from tidegauge import summary
+
         with self._lock:
             table = self.metrics(metrics, columns=columns, segments="all", window=window)
             if segments is not None:
                 segments = ["all", *([segments] if isinstance(segments, str) else segments)]
             in_total = self.metrics(metrics, columns=columns, segments=segments, window="all")
-            if len(table["window_end"].unique()) <= 1:  # the total is that window
-                apart = [segment != "all" for segment in in_total["segment"].to_pylist()]
-                in_total = in_total.filter(pa.array(apart, pa.bool_()))
-            table = pa.concat_tables([table, in_total]).unify_dictionaries()
+            table = summary.with_total(table, in_total)
             whole = self._compare("all", None, "all", None)
             names = self._columns(columns) or list(kinds_of(self._table.layout))
             drawn = distributions(whole, names) if whole is not None else ()

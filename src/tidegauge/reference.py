@@ -195,7 +195,11 @@ class Reference:
         DataError
             When the file is damaged, of another kind, or of a later format.
         """
-        return cls.from_state(*archive.read(path, "reference"))
+        header, arrays = archive.read(path, "reference")
+        try:
+            return cls.from_state(header, arrays)
+        except (KeyError, IndexError, TypeError) as error:
+            raise DataError(f"{path}: the stored reference is damaged ({error!r})") from None
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays of the file."""

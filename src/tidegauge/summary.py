@@ -221,6 +221,23 @@ def in_total(table: pa.Table) -> pa.Table:
     return _half(table, _whole_time(table))
 
 
+def with_total(windows: pa.Table, total: pa.Table) -> pa.Table:
+    """Windows, and the total of them from the first start to the last end, in one table.
+
+    The whole traffic's total is left out where there is but one window, which it would repeat.
+    """
+    if pc.count_distinct(windows["window_end"]).as_py() <= 1:
+        total = total.filter(pc.not_equal(total["segment"].cast(pa.string()), ALL))
+    bounds = {
+        "window_start": pc.min(windows["window_start"]),
+        "window_end": pc.max(windows["window_end"]),
+    }
+    for name, moment in bounds.items():
+        place = total.schema.get_field_index(name)
+        total = total.set_column(place, total.schema.field(name), pa.repeat(moment, len(total)))
+    return pa.concat_tables([windows, total]).unify_dictionaries()
+
+
 def usual(n: FloatArray) -> NDArray[np.bool_]:
     """Which windows hold at least a tenth of the usual number of rows.
 
