@@ -17,7 +17,9 @@ settings.register_profile(
     "ci", settings.get_profile("default"), derandomize=True, database=None, print_blob=True
 )
 settings.register_profile(
-    "sanitize", settings.get_profile("ci"), max_examples=10  # the checked build is slow
+    "sanitize",
+    settings.get_profile("ci"),
+    max_examples=10,  # the checked build is slow
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

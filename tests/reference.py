@@ -208,8 +208,7 @@ def wasserstein_distance(reference, current, edges):
         return NAN
     points = sorted(set(before) | set(after))
     return sum(
-        abs(share_up_to(before, x) - share_up_to(after, x)) * (y - x)
-        for x, y in pairwise(points)
+        abs(share_up_to(before, x) - share_up_to(after, x)) * (y - x) for x, y in pairwise(points)
     )
 
 

@@ -175,7 +175,7 @@ def test_sums_never_wrap() -> None:
     assert cells.sums(where, np.zeros(4, np.int32), 1)[0, 0] == 4.0 * 2**62
     cells.add_limbs(where, cells.limbs())
     assert cells.sums(where, np.zeros(4, np.int32), 1)[0, 0] == 8.0 * 2**62
-    assert ((0 <= cells.limbs()[:, :, :-1]) & (cells.limbs()[:, :, :-1] < 2**32)).all()
+    assert ((cells.limbs()[:, :, :-1] >= 0) & (cells.limbs()[:, :, :-1] < 2**32)).all()
 
 
 def test_few_rows_stay_small_when_stored_and_read() -> None:
