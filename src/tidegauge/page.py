@@ -66,7 +66,7 @@ class Reading:
     @property
     def averaged(self) -> bool:
         """Whether values of the whole time are means over windows."""
-        return self.timed and not self.table["window_start"].null_count
+        return self.timed and not summary.has_total(self.table)
 
     @property
     def timed(self) -> bool:
@@ -425,7 +425,8 @@ def _score_table(scores: Sequence[Score]) -> str:
     for score in scores:
         known = score.line.values[np.isfinite(score.line.values) & summary.usual(score.line.n)]
         ends = (known.min(), known.max()) if len(known) else (np.nan, np.nan)
-        bracket = f"[{number(score.lower)}, {number(score.upper)}]"
+        limits = f"[{number(score.lower)}, {number(score.upper)}]"
+        bracket = "" if np.isnan(score.lower) else limits
         rows.append(
             f'<tr><td>{_name(short(score.metric))}</td><td class="n">{number(score.value)}</td>'
             + (f'<td class="n q">{bracket}</td>' if bracketed else "")

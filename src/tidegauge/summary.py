@@ -221,6 +221,11 @@ def in_total(table: pa.Table) -> pa.Table:
     return _half(table, _whole_time(table))
 
 
+def has_total(table: pa.Table) -> bool:
+    """Whether the whole traffic has a row of the whole time, or of no time at all."""
+    return bool(pc.any(_whole_time(select(table, segment=ALL))).as_py())
+
+
 def with_total(windows: pa.Table, total: pa.Table) -> pa.Table:
     """Windows, and the total of them from the first start to the last end, in one table.
 
