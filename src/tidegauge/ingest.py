@@ -53,12 +53,10 @@ def as_batch(data: object) -> Batch:
         return data
     if isinstance(data, Mapping):
         data = _table(data)
-    if isinstance(data, pa.RecordBatch):
-        data = pa.table(data)
-    if hasattr(data, "__arrow_c_stream__"):
-        return Batch.from_stream(data.__arrow_c_stream__())
     if hasattr(data, "__arrow_c_array__"):
         return Batch.from_array(*data.__arrow_c_array__())
+    if hasattr(data, "__arrow_c_stream__"):
+        return Batch.from_stream(data.__arrow_c_stream__())
     raise DataError(
         f"got {type(data).__name__}; a table is wanted: an object with __arrow_c_stream__ "
         "(pyarrow, polars, pandas 2.2 or later, DuckDB) or a dict of column name to array"
