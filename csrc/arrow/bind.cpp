@@ -67,6 +67,9 @@ Array<i32> read_codes(const Batch& batch, const std::string& name, Vocabulary& v
 
 void bind_arrow(py::module_& m) {
   using namespace pybind11::literals;
+  m.attr("UNSEEN") = kUnseenCode;
+  m.attr("MISSING") = kMissingCode;
+  m.attr("NAN") = kNanCode;
 
   py::class_<Batch>(m, "Batch", "The Arrow arrays of one call, owned, viewed without a copy.")
       .def_static(
@@ -93,7 +96,7 @@ void bind_arrow(py::module_& m) {
       .def("__len__", &Vocabulary::size)
       .def(
           "add", [](Vocabulary& self, const std::string& text) { return self.find_or_add(text); }, "text"_a,
-          "Code of a text, -2 when full.");
+          "Code of a text, UNSEEN when full.");
 
   m.def(
       "read_numbers",
@@ -126,7 +129,7 @@ void bind_arrow(py::module_& m) {
       [](const Batch& batch, const std::string& name, Vocabulary& vocabulary, i64 start, i64 stop) {
         return read_codes(batch, name, vocabulary, start, stop, Growth::kFixed);
       },
-      "batch"_a, "name"_a, "vocabulary"_a, "start"_a, "stop"_a, "Codes: -1 missing, -2 unseen, -3 NaN, -4 invalid.");
+      "batch"_a, "name"_a, "vocabulary"_a, "start"_a, "stop"_a, "Codes: UNSEEN, MISSING or NAN where there is none.");
 
   m.def(
       "intern_codes",

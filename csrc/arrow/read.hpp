@@ -11,13 +11,15 @@
 
 #include "arrow/batch.hpp"
 #include "arrow/vocabulary.hpp"
+#include "histogram/bins.hpp"
 
 namespace tidegauge {
 
-constexpr i32 kMissingCode = -1;  // null
-constexpr i32 kUnseenCode = -2;   // not in the vocabulary
-constexpr i32 kNanCode = -3;      // a NaN where a category is wanted
-constexpr i32 kInvalidCode = -4;  // of a type that cannot be a category
+// Codes of values that are in no vocabulary: such that the slot of any code is the code and kSpecials + 1.
+constexpr i32 kUnseenCode = -1;
+constexpr i32 kMissingCode = kMissing - kSpecials - 1;  // null
+constexpr i32 kNanCode = kNan - kSpecials - 1;          // a NaN where a category is wanted
+constexpr i32 kInvalidCode = kInvalid - kSpecials - 1;  // of a type that cannot be a category
 
 struct Key {
   u64 high = 0;

@@ -101,10 +101,10 @@ Array<i32> locate(Cells& self, const Array<i64>& times, const Array<i32>& groups
 }
 
 void fill_rows(Cells& self, const Batch& batch, const py::list& columns, i64 start, const Array<i32>& cells,
-               i32 n_threads) {
+               i32 traffic_block, i32 n_threads) {
   std::vector<FillColumn> specs;
   for (const auto& column : columns) specs.push_back(fill_column(batch, column.cast<py::tuple>()));
-  const FillRows rows{start, cells.shape(1), static_cast<i32>(cells.shape(0)), view(cells)};
+  const FillRows rows{start, cells.shape(1), static_cast<i32>(cells.shape(0)), traffic_block, view(cells)};
   if (start < 0 || start + rows.n_rows > batch.n_rows()) throw py::index_error("rows outside the batch");
   const py::gil_scoped_release unlocked;
   fill(self, batch, specs, rows, n_threads);
@@ -140,8 +140,8 @@ void bind_window(py::module_& m) {
       .def("keys", &keys, "(pane, segment) of every cell.")
       .def("locate", &locate, exact("times"), exact("groups"), exact("segments"), "pane_width"_a,
            "Cells of rows, made when new.")
-      .def("fill", &fill_rows, "batch"_a, "columns"_a, "start"_a, exact("cells"), "n_threads"_a,
-           "Count columns into cells.")
+      .def("fill", &fill_rows, "batch"_a, "columns"_a, "start"_a, exact("cells"), "traffic_block"_a, "n_threads"_a,
+           "Count rows and columns into cells.")
       .def("add_outcomes", &add_outcomes, "task"_a, "blocks"_a, exact("cells"), "rows"_a, "Count labelled predictions.")
       .def("counts", &counts, "block"_a, exact("cells"), exact("rows"), "n_rows"_a, exact("map"), "width"_a,
            "Counts of a block, cells summed into rows.")

@@ -167,11 +167,8 @@ class BlockEncoder {
   void encode_categories(CodeReader& reader, const ColumnView& view, i64 first, std::span<std::uint16_t> slots) {
     const auto codes = std::span(codes_).first(slots.size());
     reader.read(first, codes);
-    static constexpr std::uint16_t kSpecialSlots[] = {kMissing, kSpecials, kNan, kInvalid};
-    for (std::size_t row = 0; row < slots.size(); ++row) {
-      const i32 code = codes[row];
-      slots[row] = code >= 0 ? static_cast<std::uint16_t>(kSpecials + 1 + code) : kSpecialSlots[-code - 1];
-    }
+    for (std::size_t row = 0; row < slots.size(); ++row)
+      slots[row] = static_cast<std::uint16_t>(codes[row] + kSpecials + 1);
     if (column_.sentinels == nullptr || column_.sentinels->size() == 0) return;
     std::array<char, 32> buffer;
     for (std::size_t row = 0; row < slots.size(); ++row) {
@@ -300,6 +297,9 @@ void fill(Cells& cells, const Batch& batch, std::span<const FillColumn> columns,
   for (i32 set = 0; set < rows.n_sets; ++set) {
     const auto begin = static_cast<std::size_t>(set) * static_cast<std::size_t>(rows.n_rows);
     plans.push_back(make_plan(rows.cells.subspan(begin, static_cast<std::size_t>(rows.n_rows)), cells.run_of_cell()));
+  }
+  for (const SetPlan& plan : plans) {
+    for (const Run& run : plan.runs) cells.count(run.cell, rows.traffic_block, 0, run.end - run.begin);
   }
   const bool worth_threads = rows.n_rows * static_cast<i64>(columns.size()) > 400'000;
   parallel_for(static_cast<i64>(columns.size()), worth_threads ? n_threads : 1,

@@ -10,6 +10,9 @@ class DataError(ValueError): ...
 SPECIALS: int
 MAX_CUTS: int
 NEVER: int
+UNSEEN: int
+MISSING: int
+NAN: int
 
 class Batch:
     @staticmethod
@@ -69,6 +72,7 @@ class Cells:
         columns: Sequence[tuple[Any, ...]],
         start: int,
         cells: NDArray[np.int32],
+        traffic_block: int,
         n_threads: int,
     ) -> None: ...
     def add_outcomes(

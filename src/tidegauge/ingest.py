@@ -12,7 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tidegauge._core import (
+    MISSING,
+    NAN,
     NEVER,
+    UNSEEN,
     Batch,
     DataError,
     Vocabulary,
@@ -283,11 +286,11 @@ def _read_classes(
         batch, name, Vocabulary([str(text) for text in known], len(known)), start, stop
     )
     classes = codes.astype(np.float64)
-    classes[(codes == -1) | (codes == -3)] = np.nan
+    classes[(codes == MISSING) | (codes == NAN)] = np.nan
     if schema.task == "binary":
-        return np.where(codes == 0, 1.0, np.where(codes == -2, 0.0, classes))
-    if (codes == -2).any():
-        row = start + int((codes == -2).argmax())
+        return np.where(codes == 0, 1.0, np.where(codes == UNSEEN, 0.0, classes))
+    if (codes == UNSEEN).any():
+        row = start + int((codes == UNSEEN).argmax())
         raise DataError(
             f"column {name!r}: row {row} holds a class that the reference does not know; known: "
             f"{', '.join(known)}"  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tidegauge._core import (
     SPECIALS,
+    UNSEEN,
     Batch,
     Cells,
     DataError,
@@ -187,7 +188,7 @@ class WindowTable:
             return np.full(stop - start, vocabulary.add(MISSING_SEGMENT), dtype=np.int32)
         codes = intern_codes(batch, name, vocabulary, start, stop)
         if (codes < 0).any():
-            codes[codes == -2] = vocabulary.add(OTHER_SEGMENT)
+            codes[codes == UNSEEN] = vocabulary.add(OTHER_SEGMENT)
             codes[codes < 0] = vocabulary.add(MISSING_SEGMENT)
         return codes
 
@@ -234,11 +235,11 @@ class WindowTable:
             self._add_traffic("duplicates", cells[:, ~accepted])
             kept = np.where(accepted, cells, np.int32(-1))
             cells = cells[:, accepted]
-        self._add_traffic("rows", cells)
         if unknown:
             self._add_traffic("new_columns", cells)
         columns = [column.task for column in self.layout.columns.values()]
-        self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), threads)
+        traffic = self.layout.traffic_block
+        self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), traffic, threads)
 
     def _add_traffic(self, slot: str, cells: IndexArray) -> None:
         counts = np.bincount(cells.ravel())
