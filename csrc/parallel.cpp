@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -27,7 +28,11 @@ void parallel_for(i64 n_tasks, i32 n_threads, const std::function<void(i64)>& ta
   };
   {
     std::vector<std::jthread> threads;
-    for (i64 worker = 1; worker < n_workers; ++worker) threads.emplace_back(work);
+    try {
+      for (i64 worker = 1; worker < n_workers; ++worker) threads.emplace_back(work);
+    } catch (const std::system_error&) {
+      // No more threads are to be had: those that started, and this one, do the work.
+    }
     work();
   }
   for (const auto& failure : failures) {

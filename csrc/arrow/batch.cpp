@@ -83,6 +83,36 @@ i64 expected_buffers(Type type) {
 ColumnView make_view(const ArrowSchema& schema, const ArrowArray& array, const std::string& column, i64 start,
                      i64 length);
 
+// Offsets must not decrease, so that no text has a negative length.
+template <typename Offset>
+void check_offsets(const ColumnView& view, const std::string& column) {
+  const auto* offsets = static_cast<const Offset*>(view.values) + view.offset;
+  bool ascending = offsets[0] >= 0;
+  for (i64 row = 0; row < view.length; ++row) ascending &= offsets[row] <= offsets[row + 1];
+  if (!ascending) broken(column, "its text offsets decrease");
+}
+
+// Every long view must lie inside one of the character buffers, whose sizes come last.
+void check_views(const ColumnView& view, const ArrowArray& array, const std::string& column) {
+  const i64 n_texts = array.n_buffers - 3;
+  const auto* sizes = static_cast<const std::int64_t*>(array.buffers[array.n_buffers - 1]);
+  for (i64 row = 0; row < view.length; ++row) {
+    if (!view.is_valid(row)) continue;
+    std::int32_t entry[4];  // size, prefix, buffer, offset
+    std::memcpy(entry, static_cast<const char*>(view.values) + (view.offset + row) * 16, 16);
+    if (entry[0] >= 0 && entry[0] <= 12) continue;
+    const bool inside = entry[0] >= 0 && entry[2] >= 0 && entry[2] < n_texts && sizes != nullptr && entry[3] >= 0 &&
+                        static_cast<std::int64_t>(entry[3]) + entry[0] <= sizes[entry[2]];
+    if (!inside) broken(column, "a text view points outside its buffers");
+  }
+}
+
+void check_texts(const ColumnView& view, const ArrowArray& array, const std::string& column) {
+  if (view.type == Type::kText) check_offsets<std::int32_t>(view, column);
+  if (view.type == Type::kLargeText) check_offsets<std::int64_t>(view, column);
+  if (view.type == Type::kTextView) check_views(view, array, column);
+}
+
 std::shared_ptr<const ColumnView> make_dictionary(const ArrowSchema& schema, const ArrowArray& array,
                                                   const std::string& column) {
   if (array.dictionary == nullptr) broken(column, "its dictionary is missing");
@@ -94,7 +124,7 @@ ColumnView make_view(const ArrowSchema& schema, const ArrowArray& array, const s
                      i64 length) {
   const Format format = parse_format(schema.format);
   if (array.length < 0 || array.offset < 0) broken(column, "its length or offset is negative");
-  if (array.length < start + length) broken(column, "it is shorter than its batch");
+  if (start > array.length || array.length - start < length) broken(column, "it is shorter than its batch");
   ColumnView view;
   view.type = format.type;
   view.length = length;
@@ -108,7 +138,12 @@ ColumnView make_view(const ArrowSchema& schema, const ArrowArray& array, const s
   view.values = array.buffers[1];
   view.texts = array.buffers + 2;
   if (length > 0 && view.values == nullptr) broken(column, "its values are missing");
-  if (schema.dictionary != nullptr) view.dictionary = make_dictionary(schema, array, column);
+  if (schema.dictionary != nullptr) {
+    if (!is_integer(view.type)) broken(column, "its dictionary has no integer indices");
+    if (schema.dictionary->dictionary != nullptr) return {};  // nested dictionaries are unsupported
+    view.dictionary = make_dictionary(schema, array, column);
+  }
+  if (length > 0) check_texts(view, array, column);
   return view;
 }
 
@@ -209,6 +244,7 @@ void Batch::add_chunk(const ArrowArray& array) {
   }
   for (i64 child = 0; child < schema_.n_children; ++child) {
     const auto column = static_cast<std::size_t>(child);
+    if (array.children == nullptr || array.children[child] == nullptr) broken(names_[column], "its array is missing");
     columns_[column].push_back(
         make_view(*schema_.children[child], *array.children[child], names_[column], array.offset, array.length));
   }

@@ -1,13 +1,14 @@
 // Owns the Arrow arrays of one call and gives views of their columns, chunk by chunk, without copying a value.
-// Costs a few hundred nanoseconds a column and chunk; validation never touches a row.
+// Costs a few hundred nanoseconds a column and chunk; of the rows, only offsets and views of text are checked.
 // Deterministic: columns keep the order and the chunks keep the boundaries of the producer.
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
-#include "arrow/abi.h"
+#include "arrow/abi.hpp"
 #include "arrow/column.hpp"
 
 namespace tidegauge {
@@ -21,7 +22,6 @@ class Batch {
   ~Batch();
 
   [[nodiscard]] i64 n_rows() const noexcept { return chunk_starts_.back(); }
-  [[nodiscard]] i64 n_columns() const noexcept { return static_cast<i64>(names_.size()); }
   [[nodiscard]] const std::vector<std::string>& names() const noexcept { return names_; }
   [[nodiscard]] const std::vector<std::string>& types() const noexcept { return types_; }
   [[nodiscard]] i64 find(const std::string& name) const;  // index of the column, -1 when absent
@@ -33,7 +33,9 @@ class Batch {
   template <typename Visit>
   void for_each_piece(i64 column, i64 start, i64 stop, Visit&& visit) const {
     const auto& views = chunks(column);
-    for (std::size_t chunk = 0; chunk < views.size(); ++chunk) {
+    const auto after = std::upper_bound(chunk_starts_.begin(), chunk_starts_.end(), start);
+    auto chunk = static_cast<std::size_t>(after - chunk_starts_.begin()) - 1;
+    for (; chunk < views.size() && chunk_starts_[chunk] < stop; ++chunk) {
       const i64 begin = start > chunk_starts_[chunk] ? start : chunk_starts_[chunk];
       const i64 end = stop < chunk_starts_[chunk + 1] ? stop : chunk_starts_[chunk + 1];
       if (begin < end) visit(views[chunk], begin - chunk_starts_[chunk], end - begin, begin);

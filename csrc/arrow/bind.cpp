@@ -70,6 +70,7 @@ void bind_arrow(py::module_& m) {
   m.attr("UNSEEN") = kUnseenCode;
   m.attr("MISSING") = kMissingCode;
   m.attr("NAN") = kNanCode;
+  m.attr("INVALID") = kInvalidCode;
 
   py::class_<Batch>(m, "Batch", "The Arrow arrays of one call, owned, viewed without a copy.")
       .def_static(

@@ -86,6 +86,7 @@ std::unique_ptr<NumericBins> make_grid(const std::string& kind, const py::dict& 
   grid.shift = numbers["shift"].cast<i32>();
   grid.base = numbers["base"].cast<i32>();
   grid.n_cells = numbers["n_cells"].cast<i32>();
+  if (grid.kind == GridKind::kCuts && kind != "cuts") throw SchemaError("unknown kind of grid '" + kind + "'");
   if (cuts.size() > kMaxCuts || grid.n_cells < 0 || grid.n_cells > 60'000 || grid.shift < 0 || grid.shift > 31) {
     throw SchemaError("a grid holds at most 60000 cells and 16 cuts");
   }

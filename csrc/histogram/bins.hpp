@@ -67,12 +67,6 @@ TIDE_FN i32 symlog_cell(f64 x, const Grid& grid) {
   return distance < 0.0 ? half - step : half + 1 + step;
 }
 
-// Slot of x with kNan for NaN: kSpecials + cell + number of cuts at or below x.
-TIDE_FN i32 slot_of(f64 x, i32 cell, const Grid& grid) {
-  for (i32 k = 0; k < grid.n_cuts; ++k) cell += x >= grid.cuts[k] ? 1 : 0;
-  return x == x ? cell + kSpecials : kNan;
-}
-
 // Number of edges[n] at or below x. Values of `first` and `last` bound where the answer can be.
 TIDE_FN i32 edges_at_or_below(f64 x, const f64* edges, i32 first, i32 last) {
   while (first < last) {

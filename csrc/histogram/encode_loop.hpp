@@ -1,7 +1,6 @@
 // The encode loop, included once by each translation unit that compiles it for an instruction set.
 // Costs what encode.hpp states; cells and cuts go by in passes over a block that stays in the first cache.
-// Deterministic: no reduction, only element-wise steps.
-// No include guard, and nothing else included: the including unit sets the namespace and the target.
+// Deterministic: element-wise steps and exact minima. The including unit sets the namespace and the target.
 
 void encode_grid(const Grid& grid, const f64* __restrict__ values, i64 n, std::uint16_t* __restrict__ slots) {
   constexpr i64 kBlock = 256;
@@ -73,4 +72,6 @@ void finite_range(const f64* __restrict__ values, i64 n, f64* low, f64* high) {
     *low = lows[lane] < *low ? lows[lane] : *low;
     *high = highs[lane] > *high ? highs[lane] : *high;
   }
+  *low += 0.0;  // both zeros are one
+  *high += 0.0;
 }

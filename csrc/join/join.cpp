@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <tuple>
 
 namespace tidegauge {
 
@@ -79,7 +81,7 @@ Outcomes Join::log(const PredictionRows& rows, std::span<std::uint8_t> accepted)
       continue;
     }
     ++counters_.predictions;
-    if (entries_.size() >= sweep_at_) sweep();
+    make_room();
     if (static_cast<i64>(entries_.size()) >= options_.capacity) {
       ++counters_.expired;
       continue;
@@ -114,6 +116,7 @@ void Join::label_rows(const LabelRows& rows, Outcomes& out) {
     const i64 arrival = time == kNever ? watermark_ : time;
     const i32 head = head_of(rows.keys[row]);
     if (head < 0) {
+      make_room();
       const auto [waiting, is_new] = early_.try_emplace(rows.keys[row], Early{arrival, label});
       if (is_new) {
         if (static_cast<i64>(early_.size()) > options_.capacity) {
@@ -152,8 +155,17 @@ void Join::label_rows(const LabelRows& rows, Outcomes& out) {
   }
 }
 
-// Forgets what is older than twice the lateness, once more than kRemembered are held; the size at which it
-// happens next doubles, so its cost is spread.
+// Sweeps once there is more than is always remembered, or than there is room for; and not again before an eighth
+// of the lateness has gone by, so that its cost is spread.
+void Join::make_room() {
+  const std::size_t held = entries_.size() + early_.size();
+  if (held < std::min(kRemembered, static_cast<std::size_t>(options_.capacity)) || options_.lateness < 0) return;
+  if (swept_at_ != kNever && watermark_ - swept_at_ <= options_.lateness / 8) return;
+  swept_at_ = watermark_;
+  sweep();
+}
+
+// Forgets what is older than twice the lateness.
 void Join::sweep() {
   const auto n_values = static_cast<std::size_t>(options_.n_values);
   std::size_t kept = 0;
@@ -183,7 +195,6 @@ void Join::sweep() {
       ++waiting;
     }
   }
-  sweep_at_ = std::max(kRemembered, 2 * kept);
 }
 
 Account Join::account() const {
@@ -197,8 +208,14 @@ Account Join::account() const {
 
 Join::State Join::state() const {
   State state;
+  std::vector<std::size_t> order(entries_.size());  // by id and version: the order of arrival leaves no trace
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto rank = [&](std::size_t i) {
+    return std::tuple(entries_[i].key.high, entries_[i].key.low, entries_[i].version);
+  };
+  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return rank(a) < rank(b); });
   const auto n_values = static_cast<std::size_t>(options_.n_values);
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
+  for (const std::size_t i : order) {
     const Entry& entry = entries_[i];
     state.keys.push_back(entry.key);
     state.times.push_back(entry.time);
@@ -239,7 +256,20 @@ void Join::restore(const State& state) {
     early_[state.early_keys[i]] = {state.early_times[i], state.early_labels[i]};
   counters_ = state.counters;
   watermark_ = state.watermark;
-  sweep_at_ = std::max(kRemembered, 2 * entries_.size());
+  swept_at_ = kNever;
+}
+
+// Gives a label that one version of an id has to the versions that wait for it.
+void Join::share_label(const Key& key, Outcomes& out) {
+  f64 label = std::numeric_limits<f64>::quiet_NaN();
+  for (i32 i = head_of(key); i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
+    if (std::isnan(label)) label = entries_[static_cast<std::size_t>(i)].label;
+  }
+  if (std::isnan(label)) return;
+  for (i32 i = head_of(key); i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
+    Entry& entry = entries_[static_cast<std::size_t>(i)];
+    if (std::isnan(entry.label)) match_waiting(entry, label, out);
+  }
 }
 
 // An id that the same version predicted on both sides stays once; what its label added twice is taken back.
@@ -252,8 +282,10 @@ bool Join::merge_duplicate(const Entry& entry, const Join& other, std::size_t in
     if (!std::isnan(entry.label) && !std::isnan(mine.label)) {
       --counters_.matched;
       other.emit(out, other.entries_[index], entry.label, -1);
-    } else if (!std::isnan(entry.label)) {
+    } else if (!std::isnan(entry.label)) {  // the outcome moves to the cell of the entry that stays
+      other.emit(out, other.entries_[index], entry.label, -1);
       mine.label = entry.label;
+      emit(out, mine, mine.label, 1);
     }
     return true;
   }
@@ -274,6 +306,7 @@ Outcomes Join::merge(const Join& other) {
     values_.insert(values_.end(), begin, begin + options_.n_values);
     entries_.push_back(entry);
     heads_[entry.key] = static_cast<i32>(entries_.size() - 1);
+    share_label(entry.key, out);
   }
   // Labels that waited on either side are taken in again, now that both sides' predictions are here.
   std::vector<std::pair<Key, Early>> waiting(other.early_.begin(), other.early_.end());

@@ -1,5 +1,5 @@
 // Joins predictions with labels that come late, early, twice, corrected or never; every event is accounted for.
-// Costs about 60 ns an event and 80 bytes plus the scores a waiting prediction; memory is bounded by `capacity`.
+// Costs about 100 ns an event and 100 bytes plus the scores a waiting prediction; memory is bounded by `capacity`.
 // Deterministic: rows are taken in order; a label is late by its own time, or by the watermark where it has none.
 #pragma once
 
@@ -121,9 +121,11 @@ class Join {
   [[nodiscard]] bool is_past(i64 now, i64 time, i64 multiple) const noexcept;
   [[nodiscard]] i32 head_of(const Key& key) const;
   [[nodiscard]] bool merge_duplicate(const Entry& entry, const Join& other, std::size_t index, Outcomes& out);
+  void share_label(const Key& key, Outcomes& out);
   void label_rows(const LabelRows& rows, Outcomes& out);
   void emit(Outcomes& out, const Entry& entry, f64 label, std::int8_t sign) const;
   void match_waiting(Entry& entry, f64 known_label, Outcomes& out);
+  void make_room();
   void sweep();
 
   JoinOptions options_;
@@ -133,7 +135,7 @@ class Join {
   std::unordered_map<Key, Early, KeyHash> early_;  // labels whose prediction has not come
   Account counters_;  // expired and orphan hold forgotten ones only, pending and early none
   i64 watermark_ = kNever;
-  std::size_t sweep_at_ = kRemembered;
+  i64 swept_at_ = kNever;  // watermark at the last sweep
 };
 
 }  // namespace tidegauge

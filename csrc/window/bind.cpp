@@ -129,7 +129,7 @@ void bind_window(py::module_& m) {
       .def(py::init<>())
       .def("intern", &intern, exact("first"), exact("second"), "Codes of pairs, given when new.")
       .def("__len__", &PairIndex::size)
-      .def_property_readonly("pairs", &PairIndex::pairs, "All pairs, by code.");
+      .def("__getitem__", &PairIndex::at, "code"_a, "Pair of a code.");
 
   py::class_<Cells>(m, "Cells", "The matrix of sums: a row a (pane, segment), a block of counts a column.")
       .def(py::init([](std::vector<i32> n_slots, i32 n_sums) { return Cells(CellLayout{std::move(n_slots), n_sums}); }),

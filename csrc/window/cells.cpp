@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "errors.hpp"
+
 namespace tidegauge {
 namespace {
 
@@ -11,7 +13,17 @@ i64 floor_to(i64 time, i64 width) noexcept {
   return time - (rest < 0 ? rest + width : rest);
 }
 
+// Slots are kept in 16 bits.
+void check_width(i32 n_slots) {
+  if (n_slots < 1 || n_slots > 65'536)
+    throw SchemaError("a column has between 1 and 65536 slots, got " + std::to_string(n_slots));
+}
+
 }  // namespace
+
+Cells::Cells(CellLayout layout) : layout_(std::move(layout)) {
+  for (const i32 n_slots : layout_.n_slots) check_width(n_slots);
+}
 
 i32 Cells::locate(CellKey key) {
   const auto [found, is_new] = index_.try_emplace(key, size());
@@ -41,6 +53,7 @@ void Cells::locate(std::span<const i64> times, std::span<const i32> groups, std:
         next_pane = pane + out.pane_width;
         group = groups[row];
         const auto entry = static_cast<std::size_t>(group) * static_cast<std::size_t>(out.n_sets) + set;
+        if (group < 0 || entry >= segments.size()) throw DataError("a row belongs to no known group");
         cell = locate({pane, segments[entry]});
       }
       cells[row] = cell;
@@ -49,6 +62,7 @@ void Cells::locate(std::span<const i64> times, std::span<const i32> groups, std:
 }
 
 void Cells::widen(i32 block, i32 n_slots) {
+  check_width(n_slots);
   i32& width = layout_.n_slots[static_cast<std::size_t>(block)];
   width = std::max(width, n_slots);
 }

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <limits>
+#include <memory>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -24,7 +25,8 @@ struct Extremes {
   f64 minimum = std::numeric_limits<f64>::infinity();
   f64 maximum = -std::numeric_limits<f64>::infinity();
 
-  void add(f64 x) noexcept {  // a NaN changes nothing
+  void add(f64 x) noexcept {  // a NaN changes nothing, and both zeros are one
+    x += 0.0;
     minimum = x < minimum ? x : minimum;
     maximum = x > maximum ? x : maximum;
   }
@@ -48,7 +50,7 @@ struct CellLayout {
 
 class Cells {
  public:
-  explicit Cells(CellLayout layout) : layout_(std::move(layout)) {}
+  explicit Cells(CellLayout layout);
 
   // Index of the cell of (pane, segment), made when new.
   [[nodiscard]] i32 locate(CellKey key);

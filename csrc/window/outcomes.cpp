@@ -59,12 +59,11 @@ void add_sum(Cells& cells, i32 cell, Sum sum, f64 value) {
   cells.add_sum(cells[cell], static_cast<i32>(sum), value);
 }
 
-template <typename Sum>
 void add_losses(Cells& cells, i32 cell, f64 log_loss, f64 brier, f64 factor) {
-  add_sum(cells, cell, Sum::kLogLoss, log_loss * factor);
-  add_sum(cells, cell, Sum::kLogLossSquared, log_loss * log_loss * factor);
-  add_sum(cells, cell, Sum::kBrier, brier * factor);
-  add_sum(cells, cell, Sum::kBrierSquared, brier * brier * factor);
+  add_sum(cells, cell, ScoreSum::kLogLoss, log_loss * factor);
+  add_sum(cells, cell, ScoreSum::kLogLossSquared, log_loss * log_loss * factor);
+  add_sum(cells, cell, ScoreSum::kBrier, brier * factor);
+  add_sum(cells, cell, ScoreSum::kBrierSquared, brier * brier * factor);
 }
 
 }  // namespace
@@ -81,10 +80,10 @@ void add_binary(Cells& cells, const OutcomeBlocks& blocks, const OutcomeRows& ro
       const i32 bin = scored ? bin_of_score(score, blocks.score_edges) : 0;
       cells.count(cell, blocks.first, (2 * label + row.decision) * n_bins + bin, row.units);
     }
-    if (!scored) return;
+    if (!countable || !scored) return;
     const f64 probability = label == 1 ? score : 1.0 - score;
-    add_losses<BinarySum>(cells, cell, log_loss_of(probability), (1.0 - probability) * (1.0 - probability), row.factor);
-    add_sum(cells, cell, static_cast<i32>(BinarySum::kConfidence) + tenth_of(score), score * row.factor);
+    add_losses(cells, cell, log_loss_of(probability), (1.0 - probability) * (1.0 - probability), row.factor);
+    add_sum(cells, cell, static_cast<i32>(ScoreSum::kConfidence) + tenth_of(score), score * row.factor);
   });
 }
 
@@ -93,13 +92,15 @@ void add_multiclass(Cells& cells, const OutcomeBlocks& blocks, const OutcomeRows
   const i32 n_bins = static_cast<i32>(blocks.score_edges.size()) + 1;
   for_each_cell(cells, blocks, rows, [&](const Row& row, i32 cell, i64 sign) {
     const i32 label = static_cast<i32>(row.label);
-    if (row.decision >= 0) cells.count(cell, blocks.first, label * n_classes + row.decision, row.units);
-    const bool scored = !row.values.empty() &&
-                        std::none_of(row.values.begin(), row.values.end(), [](f64 score) { return score != score; });
-    if (!scored) {
+    const bool has_scores = n_bins > 1;
+    const bool scored =
+        has_scores && std::none_of(row.values.begin(), row.values.end(), [](f64 score) { return score != score; });
+    if (row.decision < 0 || scored != has_scores) {
       cells.count(cell, blocks.traffic, static_cast<i32>(Traffic::kUnscored), sign);
       return;
     }
+    cells.count(cell, blocks.first, label * n_classes + row.decision, row.units);
+    if (!scored) return;
     const f64 own = row.values[static_cast<std::size_t>(label)];
     i32 rank = 0;
     i32 top = 0;
@@ -117,8 +118,8 @@ void add_multiclass(Cells& cells, const OutcomeBlocks& blocks, const OutcomeRows
     const i32 tenth = tenth_of(confidence);
     cells.count(cell, blocks.first + 1, rank, row.units);
     cells.count(cell, blocks.first + 2, 2 * tenth + (top == label ? 1 : 0), row.units);
-    add_losses<MulticlassSum>(cells, cell, log_loss_of(own), brier, row.factor);
-    add_sum(cells, cell, static_cast<i32>(MulticlassSum::kConfidence) + tenth, confidence * row.factor);
+    add_losses(cells, cell, log_loss_of(own), brier, row.factor);
+    add_sum(cells, cell, static_cast<i32>(ScoreSum::kConfidence) + tenth, confidence * row.factor);
   });
 }
 

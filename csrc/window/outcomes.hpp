@@ -12,10 +12,10 @@ namespace tidegauge {
 constexpr f64 kWeightUnits = 1 << 20;  // a weight counts in units of 2^-20
 
 // Slots of the block that counts rows as they are, without weights.
+// kUnscored: labelled rows that lack the decision or scores that the task needs, and count nowhere else.
 enum class Traffic : i32 { kRows, kDuplicates, kNewColumns, kLabelled, kUnscored, kSlots };
 
-enum class BinarySum : i32 { kLogLoss, kLogLossSquared, kBrier, kBrierSquared, kConfidence };
-enum class MulticlassSum : i32 { kLogLoss, kLogLossSquared, kBrier, kBrierSquared, kConfidence };
+enum class ScoreSum : i32 { kLogLoss, kLogLossSquared, kBrier, kBrierSquared, kConfidence };  // binary, multiclass
 enum class RegressionSum : i32 {
   kError,
   kAbsolute,

@@ -30,7 +30,7 @@ class PairIndex {
     }
   }
   [[nodiscard]] i64 size() const noexcept { return static_cast<i64>(pairs_.size()); }
-  [[nodiscard]] const std::vector<std::pair<i32, i32>>& pairs() const noexcept { return pairs_; }
+  [[nodiscard]] std::pair<i32, i32> at(i64 code) const { return pairs_.at(static_cast<std::size_t>(code)); }
 
  private:
   std::unordered_map<u64, i32> codes_;

@@ -8,6 +8,10 @@ namespace tidegauge {
 
 void read_counts(const Cells& cells, i32 block, const CellRows& chosen, std::span<const i32> map, i64 width,
                  std::span<i64> out) {
+  const auto n_slots = static_cast<std::size_t>(cells.n_slots(block));
+  if (map.empty() ? n_slots > static_cast<std::size_t>(width) : map.size() < n_slots) {
+    throw SchemaError("a column has more slots than its reader knows of");
+  }
   std::fill(out.begin(), out.end(), 0);
   const auto n_out = static_cast<std::size_t>(width);
   for (std::size_t i = 0; i < chosen.cells.size(); ++i) {

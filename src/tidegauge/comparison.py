@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from tidegauge import metrics as registry
 from tidegauge._core import SPECIALS
-from tidegauge.layout import WEIGHT_UNITS, CountedColumn, Layout
+from tidegauge.layout import (
+    ABSENT,
+    MISSING,
+    NAN,
+    SENTINEL,
+    WEIGHT_UNITS,
+    CountedColumn,
+    Layout,
+)
 from tidegauge.metrics import Metric
 from tidegauge.metrics.evaluate import Keys, evaluate
 from tidegauge.metrics.inputs import ColumnCounts, Fine, Outcomes, Traffic
@@ -257,7 +265,7 @@ def distributions(comparison: Comparison, columns: list[str]) -> tuple[Distribut
             if row >= 0
             else np.zeros_like(current)
         )
-        missing = [0, 1, 2, 4]  # null, NaN, sentinel, absent
+        missing = [MISSING, NAN, SENTINEL, ABSENT]
         common = {
             "reference_missing": int(reference[missing].sum()),
             "current_missing": int(current[missing].sum()),

@@ -110,7 +110,8 @@ def fit_grid(values: FloatArray, column: Column, n_bins: int) -> Grid:
         np.isfinite(values) & ~np.isin(values, np.array(column.missing, dtype=np.float64))
     ]
     learned = (float(finite.min()), float(finite.max())) if len(finite) else (-LARGEST, LARGEST)
-    limits = column.limits or learned
+    low, high = column.limits or learned
+    limits = (max(low, -LARGEST), min(high, LARGEST))  # infinities have bins of their own
     if column.edges is not None:
         return edge_grid(np.array(column.edges), limits)
     if not len(sample):

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tidegauge._core import (
+    INVALID,
     MISSING,
     NAN,
     NEVER,
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     from tidegauge.schema import Schema
 
 TILE = 1 << 18  # rows whose roles are in memory at once
-LARGEST_VALUE = (
-    1e38  # of labels and predictions of a regression: their fourth power must stay finite
-)
+LARGEST_VALUE = 1e35  # of a regression: weighted fourth powers must stay below 2**512
+LARGEST_WEIGHT = 4096.0
+EARLIEST = int(np.datetime64("0001-01-01", "us").astype(np.int64))
 AHEAD = 366 * 86_400 * 1_000_000  # how far ahead of the clock a timestamp may lie, microseconds
 
 
@@ -78,7 +79,7 @@ def _table(columns: Mapping[str, Any]) -> pa.Table:
         try:
             ready = hasattr(readable, "__arrow_c_array__")
             arrays[name] = readable if ready else pa.array(readable)
-        except (pa.ArrowException, TypeError, ValueError) as error:
+        except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             raise DataError(f"column {name!r}: cannot be read as one type ({error})") from None
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
@@ -157,9 +158,9 @@ def read_predictions(
         _reject(
             schema.weight,
             start,
-            ~((weights >= 0) & (weights <= 1e6)),
+            ~((weights >= 0) & (weights <= LARGEST_WEIGHT)),
             weights,
-            "a weight lies in [0, 1e6]",
+            f"a weight lies in [0, {LARGEST_WEIGHT:g}]",
         )
     labels = None
     if schema.label is not None and batch.kind(schema.label) not in ("absent", "empty", "null"):
@@ -205,6 +206,9 @@ def _read_event_times(batch: Batch, name: str, start: int, stop: int) -> NDArray
             f"column {name!r}: row {row} lies at {moment} UTC, more than a year ahead of the "
             "clock; one such event would close every window before it. Check unit and zone"
         )
+    if len(times) and int(times.min()) < EARLIEST:
+        row = start + int(times.argmin())
+        raise DataError(f"column {name!r}: row {row} lies before the year 1. Check unit and zone")
     return times
 
 
@@ -285,6 +289,8 @@ def _read_classes(
     codes = find_codes(
         batch, name, Vocabulary([str(text) for text in known], len(known)), start, stop
     )
+    if (codes == INVALID).any():
+        raise DataError(f"column {name!r}: broken Arrow array, an index is outside its dictionary")
     classes = codes.astype(np.float64)
     classes[(codes == MISSING) | (codes == NAN)] = np.nan
     if schema.task == "binary":

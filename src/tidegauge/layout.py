@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -144,7 +145,11 @@ class Layout:
         """Inner edges of the score bins; none where the model gives no scores."""
         if self.schema.task == "regression" or not self.schema.score_columns:
             return np.empty(0)
-        cuts = np.array(score_grid(self.schema.threshold).cuts)
+        grid = self.columns[self.schema.score_columns[0]].grid
+        assert grid is not None
+        cuts = np.array(
+            grid.cuts
+        )  # as they were stored: another machine may round a logit differently
         return cuts[(cuts > 0) & (cuts < 1)]
 
     @property
@@ -190,6 +195,14 @@ class Layout:
             "label_center": self.label_center,
             "label_bins": None if self.label is None else self.label.bins,
         }
+
+    def accepts(self, decisions: NDArray[np.int32], *labels: FloatArray) -> bool:
+        """Whether stored decisions and labels are ones that the outcome blocks have slots for."""
+        if self.schema.task in (None, "regression"):
+            return True
+        n = len(self.classes) or 2
+        known = [np.isnan(each) | ((each >= 0) & (each < n) & (each % 1 == 0)) for each in labels]
+        return bool(((decisions >= -1) & (decisions < n)).all()) and all(k.all() for k in known)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the layout as JSON-ready values."""
@@ -290,14 +303,12 @@ def _categories(batch: Batch, name: str, column: Column) -> list[str]:
 
 
 def _classes(batch: Batch, schema: Schema) -> tuple[str, ...]:
-    if isinstance(schema.prediction_score, dict):
-        return tuple(schema.prediction_score)
-    texts: set[str] = set()
-    for name in (schema.label, schema.prediction):
-        if name is not None and batch.kind(name) != "absent":
-            texts |= set(first_texts(batch, name, MAX_CLASSES + 1))
-    if len(texts) > MAX_CLASSES:
-        raise SchemaError(
-            f"more than {MAX_CLASSES} classes; name the scores of each class, or group them"
-        )
-    return tuple(sorted(texts))
+    if isinstance(schema.prediction_score, Mapping):
+        classes = tuple(schema.prediction_score)
+    else:
+        named = [name for name in (schema.label, schema.prediction) if name is not None]
+        found = [first_texts(batch, name, MAX_CLASSES + 1) for name in named]
+        classes = tuple(sorted({text for texts in found for text in texts}))
+    if len(classes) > MAX_CLASSES:
+        raise SchemaError(f"more than {MAX_CLASSES} classes; group the rare ones")
+    return classes

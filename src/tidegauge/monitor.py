@@ -414,9 +414,7 @@ class Monitor:
                 segments = ["all", *([segments] if isinstance(segments, str) else segments)]
             in_total = self.metrics(metrics, columns=columns, segments=segments, window="all")
             table = summary.with_total(table, in_total)
-            whole = self._compare("all", None, "all", None)
-            names = self._columns(columns) or list(kinds_of(self._table.layout))
-            drawn = distributions(whole, names) if whole is not None else ()
+            drawn = self._distributions(columns)
             account = self.account if self.schema.prediction_id else None
         settings = {
             "model": self.model,
@@ -428,10 +426,24 @@ class Monitor:
         }
         return Report(title or self.model, table, drawn, account, settings)
 
+    def _distributions(self, columns: str | Sequence[str] | None) -> tuple[Distribution, ...]:
+        """Bins to draw of the whole traffic, all versions together."""
+        names = self._columns(columns) or list(kinds_of(self._table.layout))
+        if not len(self._table.cells):
+            return ()
+        everything = Span(None, None)
+        comparison = window_comparison(
+            self.reference, self._table, everything, segments="all", by_version=False
+        )
+        return distributions(comparison, names)
+
     # -- state ---------------------------------------------------------------------------------
 
     def merge(self, other: Monitor) -> None:
         """Add everything that another monitor of the same reference has counted.
+
+        A prediction that both have logged is counted as a duplicate and joined once; its features
+        stay counted twice, since rows are not kept.
 
         Raises
         ------
@@ -450,21 +462,14 @@ class Monitor:
         first, second = sorted((self, other), key=id)
         with first._lock, second._lock:
             header, arrays = other._table.state()
-            self._table.add_state(header, arrays)
             state = other._join.save()
             groups = self._table.add_groups(other._table.group_names())
-            versions = np.array(
-                [self._table.versions.add(text) for text in other._table.versions.texts],
-                dtype=np.int32,
-            )
+            versions = self._table.add_versions(other._table.versions.texts)
+            state["groups"] = groups[state["groups"]]
+            state["versions"] = versions[state["versions"]]
             join = self._new_join()
-            join.load(
-                {
-                    **state,
-                    "groups": groups[state["groups"]],
-                    "versions": versions[state["versions"]],
-                }
-            )
+            join.load(state)
+            self._table.add_state(header, arrays)
             self._table.add_outcomes(self._join.merge(join))
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -473,8 +478,10 @@ class Monitor:
         archive.write(path, "monitor", header, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Monitor:
-        """Read such a file.
+    def load(
+        cls, path: str | os.PathLike[str], *, device: str = "cpu", threads: int | None = None
+    ) -> Monitor:
+        """Read such a file; where the row work runs is chosen anew.
 
         Raises
         ------
@@ -488,17 +495,21 @@ class Monitor:
                 part, _, key = name.partition(".")
                 parts[part][key] = array
             reference = Reference.from_state(header["reference"], parts["reference"])
-            monitor = cls(reference, **header["settings"])
+            monitor = cls(reference, **header["settings"], device=device, threads=threads)
             monitor._table.add_state(header["table"], parts["table"])
             groups = monitor._table.add_groups(header["groups"])
-            versions = np.array(
-                [monitor._table.versions.add(text) for text in header["versions"]], dtype=np.int32
-            )
+            versions = monitor._table.add_versions(header["versions"])
             join = parts["join"]
             join["groups"] = groups[join["groups"]]
             join["versions"] = versions[join["versions"]]
+            if not monitor._table.layout.accepts(
+                join["decisions"], join["labels"], join["early_labels"]
+            ):
+                raise DataError(f"{path}: the stored monitor is damaged (unknown classes)")
             monitor._join.load(join)
-        except (KeyError, IndexError, TypeError) as error:
+        except DataError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(f"{path}: the stored monitor is damaged ({error!r})") from None
         return monitor
 
@@ -509,15 +520,13 @@ class Monitor:
             table, table_arrays = self._table.state()
             join = self._join.save()
             names = self._table.group_names()
-            used = sorted({tuple(names[group]) for group in join["groups"]})
+            used = sorted({tuple(names[group]) for group in np.unique(join["groups"]).tolist()})
             place = {name: i for i, name in enumerate(used)}
-            join["groups"] = np.array(
-                [place[tuple(names[group])] for group in join["groups"]], dtype=np.int32
-            )
+            of_group = np.array([place.get(tuple(name), -1) for name in names], dtype=np.int32)
+            join["groups"] = of_group[join["groups"]]
             versions = sorted({name[0] for name in used})
-            join["versions"] = np.array(
-                [versions.index(used[group][0]) for group in join["groups"]], dtype=np.int32
-            )
+            of_used = np.array([versions.index(name[0]) for name in used], dtype=np.int32)
+            join["versions"] = of_used[join["groups"]]
         arrays = {
             f"{part}.{name}": array
             for part, group in (
@@ -587,11 +596,7 @@ def compare(
     monitor = Monitor(whole, model="compare")
     monitor.log(current)
     table = monitor.metrics(metrics, columns=columns)
-    comparison = monitor._compare("all", None, "all", None)
-    drawn: tuple[Distribution, ...] = ()
-    if comparison is not None:
-        names = monitor._columns(columns) or list(kinds_of(reference.layout))
-        drawn = distributions(comparison, names)
+    drawn = monitor._distributions(columns)
     settings = {
         "reference rows": f"{reference.n_rows:,}",
         "fine bins": str(reference.layout.n_bins),

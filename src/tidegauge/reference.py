@@ -46,6 +46,7 @@ class Reference:
         self.table = table
         self.secret = secret
         self._coarse: dict[str, tuple[IndexArray, int]] = {}
+        self._in_use = False
 
     @classmethod
     def fit(
@@ -97,10 +98,12 @@ class Reference:
         for batch in _batches(table):
             if reference is None:
                 if like is not None:
+                    _check_alike(schema, like.schema)
                     layout = Layout.from_dict(like.layout.to_dict())
                 else:
                     layout = fit_layout(batch, schema, bins)
-                timed = schema.timestamp is not None and batch.kind(schema.timestamp) != "absent"
+                moment = layout.schema.timestamp
+                timed = moment is not None and batch.kind(moment) != "absent"
                 secret = like.secret if like else _new_secret()
                 reference = cls(layout, WindowTable(layout, width if timed else 0), secret)
             reference._count(batch, resolve_threads(threads))
@@ -157,7 +160,7 @@ class Reference:
         Raises
         ------
         SchemaError
-            When the bins differ; fit the other one with `like=`.
+            When the bins differ (fit the other one with `like=`), or a monitor uses this one.
 
         >>> import numpy as np
         >>> first = Reference.fit({"age": np.arange(60)}, Schema(features=["age"]))
@@ -165,6 +168,10 @@ class Reference:
         >>> first.n_rows
         100
         """
+        if other is self:
+            raise SchemaError("a reference cannot be merged into itself")
+        if self._in_use:
+            raise SchemaError("a monitor compares with this reference already; merge before that")
         if _bins_of(self.layout) != _bins_of(other.layout) or self.table.pane != other.table.pane:
             raise SchemaError(
                 "the references differ in schema, bins or pane; fit one with like= the other"
@@ -198,7 +205,9 @@ class Reference:
         header, arrays = archive.read(path, "reference")
         try:
             return cls.from_state(header, arrays)
-        except (KeyError, IndexError, TypeError) as error:
+        except DataError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(f"{path}: the stored reference is damaged ({error!r})") from None
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -220,6 +229,7 @@ class Reference:
 
     def new_table(self, pane: int) -> WindowTable:
         """Empty table for traffic to compare; its categories no longer follow the reference's."""
+        self._in_use = True
         columns = {
             name: counted
             if counted.categories is None
@@ -291,6 +301,12 @@ def _equal_shares(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = np.zeros(len(counts), dtype=np.int64)
     starts[nearer[nearer > 0]] = 1
     return np.cumsum(starts)
+
+
+def _check_alike(schema: Schema, other: Schema) -> None:
+    names = [replace(each, features=list(each.declared)) for each in (schema, other)]
+    if names[0] != names[1]:
+        raise SchemaError("the schema is not that of the reference given as like=")
 
 
 def _new_secret() -> tuple[int, int]:

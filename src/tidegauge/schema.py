@@ -101,7 +101,7 @@ def categorical(
     """
     return Column(
         "categorical",
-        missing=tuple(str(value) for value in missing),
+        missing=tuple(_text(value) for value in missing),
         categories=None if categories is None else tuple(_text(value) for value in categories),
     )
 
@@ -117,7 +117,7 @@ def timestamp(*, limits: tuple[float, float] | None = None) -> Column:
 
 def _text(value: object) -> str:
     """Text of a category as the core writes it."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
@@ -393,7 +393,7 @@ def _bare(name: str) -> bool:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,7 @@ FloatArray = NDArray[np.float64]
 MISSING_SEGMENT = "(missing)"
 OTHER_SEGMENT = "(other)"
 MAX_SEGMENT_VALUES = 10_000
+MAX_NEW_COLUMNS = 1000
 NO_VERSION = ""
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -152,7 +154,7 @@ class WindowTable:
 
     def __post_init__(self) -> None:
         self.cells = Cells(self.layout.n_slots, self.layout.n_sums)
-        self.versions = Vocabulary([], MAX_SEGMENT_VALUES)
+        self.versions = Vocabulary([MISSING_SEGMENT, OTHER_SEGMENT], MAX_SEGMENT_VALUES)
         self.values = {
             name: Vocabulary([MISSING_SEGMENT, OTHER_SEGMENT], MAX_SEGMENT_VALUES)
             for name in self.layout.schema.segment_columns
@@ -194,22 +196,33 @@ class WindowTable:
 
     def _name_groups(self) -> None:
         """Give every group met for the first time its segments, one of each set."""
-        if len(self._pairs[-1] if self._pairs else self.versions) == len(self._groups):
+        if self._n_groups == len(self._groups):
             return
-        paths: list[tuple[int, ...]] = [(code,) for code in range(len(self.versions))]
-        for index in self._pairs:
-            paths = [(*paths[first], second) for first, second in index.pairs]
         columns = self.layout.schema.segment_columns
-        table = self._segments_of_group.tolist()
-        for group in paths[len(self._groups) :]:
+        table = []
+        for number in range(len(self._groups), self._n_groups):
+            group = self._path(number)
             codes = dict(zip(columns, group[1:], strict=True))
             segments = []
-            for number, names in enumerate(self._sets):
-                key = (group[0], number, tuple(codes[name] for name in names))
+            for place, names in enumerate(self._sets):
+                key = (group[0], place, tuple(codes[name] for name in names))
                 segments.append(self._segments.setdefault(key, len(self._segments)))
             self._groups.append(group)
             table.append(segments)
-        self._segments_of_group = np.array(table, dtype=np.int64)
+        new = np.array(table, dtype=np.int64).reshape(-1, len(self._sets))
+        self._segments_of_group = np.concatenate([self._segments_of_group, new])
+
+    @property
+    def _n_groups(self) -> int:
+        return len(self._pairs[-1] if self._pairs else self.versions)
+
+    def _path(self, group: int) -> tuple[int, ...]:
+        """Version and code of each segment column of a group."""
+        codes: list[int] = []
+        for index in reversed(self._pairs):
+            group, code = index[group]
+            codes.append(code)
+        return (group, *reversed(codes))
 
     def locate(self, times: IntArray, groups: IndexArray) -> IndexArray:
         """Cells of rows, [n_sets, n]."""
@@ -229,7 +242,7 @@ class WindowTable:
         unknown = [name for name in batch.names if name not in known]
         n_accepted = cells.shape[1] if accepted is None else int(accepted.sum())
         for name in unknown:
-            self.new_columns[name] = self.new_columns.get(name, 0) + n_accepted
+            self._note_column(name, n_accepted)
         kept = cells
         if accepted is not None and n_accepted < cells.shape[1]:
             self._add_traffic("duplicates", cells[:, ~accepted])
@@ -240,6 +253,11 @@ class WindowTable:
         columns = [column.task for column in self.layout.columns.values()]
         traffic = self.layout.traffic_block
         self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), traffic, threads)
+
+    def _note_column(self, name: str, n: int) -> None:
+        room = name in self.new_columns or len(self.new_columns) < MAX_NEW_COLUMNS
+        key = name if room else OTHER_SEGMENT
+        self.new_columns[key] = self.new_columns.get(key, 0) + n
 
     def _add_traffic(self, slot: str, cells: IndexArray) -> None:
         counts = np.bincount(cells.ravel())
@@ -301,9 +319,8 @@ class WindowTable:
                 raise DataError("a stored segment does not fit the schema")
             codes = []
             for column, value in zip(sets[number], values, strict=True):
-                code = self.values[column].add(value)
-                codes.append(self.values[column].add(OTHER_SEGMENT) if code < 0 else code)
-            key = (self.versions.add(version), number, tuple(codes))
+                codes.append(_code_of(self.values[column], value))
+            key = (_code_of(self.versions, version), number, tuple(codes))
             segments.append(self._segments.setdefault(key, len(self._segments)))
         return segments
 
@@ -319,24 +336,32 @@ class WindowTable:
         """Groups of such names, made when new."""
         columns = self.layout.schema.segment_columns
         n = len(names)
-        groups = np.array([self.versions.add(row[0]) for row in names], dtype=np.int32)
+        groups = np.array([_code_of(self.versions, row[0]) for row in names], dtype=np.int32)
         for k, (index, name) in enumerate(zip(self._pairs, columns, strict=True)):
-            codes = np.array([self.values[name].add(row[k + 1]) for row in names], dtype=np.int32)
+            codes = np.array(
+                [_code_of(self.values[name], row[k + 1]) for row in names], dtype=np.int32
+            )
             groups = index.intern(groups, codes)
         if n:
             self._name_groups()
         return groups
 
+    def add_versions(self, names: Sequence[str]) -> IndexArray:
+        """Codes of versions, made when new."""
+        return np.array([_code_of(self.versions, name) for name in names], dtype=np.int32)
+
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays that hold everything counted, the same whatever order it came in."""
         names = self.names()
         keys = self.cells.keys()
-        order = sorted(range(len(keys)), key=lambda i: (int(keys[i, 0]), names[int(keys[i, 1])]))
+        used = sorted({names[segment] for segment in np.unique(keys[:, 1]).tolist()})
+        place_of = {name: place for place, name in enumerate(used)}
+        rank = np.array([place_of.get(name, -1) for name in names], dtype=np.int64)
+        segments = rank[keys[:, 1]] if len(keys) else np.empty(0, dtype=np.int64)
+        order = np.lexsort((segments, keys[:, 0]))
         place = np.empty(len(keys), dtype=np.int32)
         place[order] = np.arange(len(keys), dtype=np.int32)
-        used = sorted({names[int(segment)] for segment in keys[:, 1]})
-        rank = {name: i for i, name in enumerate(used)}
-        segments = np.array([rank[names[int(s)]] for s in keys[order, 1]], dtype=np.int64)
+        segments = segments[order]
         arrays: dict[str, NDArray[Any]] = {"panes": keys[order, 0], "segments": segments}
         for block in range(len(self.layout.n_slots)):
             cells, slots, counts = self.cells.entries(block)
@@ -368,12 +393,9 @@ class WindowTable:
         stored = arrays["segments"]
         if n and not (stored.min() >= 0 and stored.max() < len(segments)):
             raise DataError("the stored cells are damaged: unknown segments")
-        cells = np.empty(n, dtype=np.int32)
-        for segment in np.unique(stored):
-            rows = np.flatnonzero(stored == segment)
-            table = segments[[segment]].reshape(1, 1)
-            groups = np.zeros(len(rows), dtype=np.int32)
-            cells[rows] = self.cells.locate(arrays["panes"][rows], groups, table, self.pane)[0]
+        table = segments.reshape(-1, 1)
+        places = stored.astype(np.int32)
+        cells = self.cells.locate(arrays["panes"], places, table, self.pane)[0]
         for block in range(len(self.layout.n_slots)):
             slots = arrays[f"slots_{block}"].astype(np.int32)
             if slot_maps and block in slot_maps:
@@ -383,7 +405,7 @@ class WindowTable:
             self.cells.add_extremes(block, cells, np.ascontiguousarray(arrays[f"extremes_{block}"]))
         self.cells.add_limbs(cells, np.ascontiguousarray(arrays["limbs"]))
         for name, rows_seen in header["new_columns"].items():
-            self.new_columns[name] = self.new_columns.get(name, 0) + rows_seen
+            self._note_column(name, rows_seen)
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -412,9 +434,11 @@ class WindowTable:
         chosen = np.flatnonzero(keep[keys[:, 1]]) if len(keys) else np.empty(0, dtype=np.int64)
         all_labels = _ordered(labels)
         all_versions = sorted({name[0] for name in names}) if by_version else [NO_VERSION]
-        label_of = np.array([all_labels.index(label) for label in labels], dtype=np.int64)
+        label_place = {label: place for place, label in enumerate(all_labels)}
+        label_of = np.array([label_place[label] for label in labels], dtype=np.int64)
+        version_place = {version: place for place, version in enumerate(all_versions)}
         version_of = np.array(
-            [all_versions.index(name[0]) if by_version else 0 for name in names], dtype=np.int64
+            [version_place[name[0]] if by_version else 0 for name in names], dtype=np.int64
         )
         rows = []
         for starts, ends in span.starts(keys[chosen, 0]):
@@ -450,7 +474,14 @@ class WindowTable:
 
     def _label(self, number: int, values: Sequence[str]) -> str:
         columns = self._sets[number]
-        return " & ".join(f"{c}={v}" for c, v in zip(columns, values, strict=True)) or "all"
+        pairs = zip(columns, values, strict=True)
+        return " & ".join(f"{column}={_quoted(value)}" for column, value in pairs) or "all"
+
+
+def _code_of(vocabulary: Vocabulary, text: str) -> int:
+    """Code of a text, that of "(other)" where there is no room for it."""
+    code = vocabulary.add(text)
+    return code if code != UNSEEN else vocabulary.add(OTHER_SEGMENT)
 
 
 def _chosen(role: str, given: str | Sequence[str] | None, known: Sequence[str]) -> set[str] | None:
@@ -461,6 +492,11 @@ def _chosen(role: str, given: str | Sequence[str] | None, known: Sequence[str]) 
         shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
         raise ValueError(f"unknown {role} {sorted(missing)[0]!r}; known: {shown or 'none yet'}")
     return wanted
+
+
+def _quoted(value: str) -> str:
+    """Text of a value in the name of a segment, in quotes where it could be taken for more."""
+    return json.dumps(value) if any(mark in value for mark in (" & ", "=", '"')) else value
 
 
 def _ordered(labels: Sequence[str]) -> list[str]:
@@ -547,8 +583,8 @@ class WindowSums:
         return _OUTCOMES[task](self)
 
     def _common(self) -> dict[str, Any]:
-        rows, labelled = self._traffic[:, 0], self._traffic[:, 3]
-        return {"predictions": rows, "labelled_rows": labelled}
+        rows, _, _, labelled, unscored = self._traffic.T
+        return {"predictions": rows, "labelled_rows": labelled - unscored}
 
     def _binary(self) -> BinaryOutcomes:
         joint = self.slots(self._layout.outcome_block)
