@@ -18,6 +18,7 @@ from sklearn import metrics as sk
 from slow_monitor import SlowMonitor
 
 import tidegauge as tg
+from tidegauge import archive
 from tidegauge.window import parse_duration
 
 HOUR = 3_600_000_000
@@ -577,3 +578,141 @@ def test_labels_need_an_id() -> None:
     monitor = tg.Monitor(tg.Reference.fit(table, schema))
     with pytest.raises(tg.SchemaError, match="prediction_id"):
         monitor.label(table)
+
+
+# Long lives and odd corners.
+
+
+def test_a_full_join_makes_room_again(reference: tg.Reference) -> None:
+    monitor = tg.Monitor(reference, lateness="1h", max_pending=100)
+    for day in range(5):
+        columns = traffic(100, 20, days=1)
+        columns["id"] = np.arange(100) + 1000 * day
+        columns["t"] = columns["t"] + np.timedelta64(3 * day, "D")
+        monitor.log(without(columns, "y"))
+        monitor.label(labels_of(columns, delay=0))
+        monitor.label({"id": columns["id"] + 500_000_000, "y": columns["y"]})  # unknown ids
+    account = monitor.account
+    assert account.balanced
+    assert (account.predictions, account.matched) == (500, 500)
+    assert account.early + account.orphan == 500
+
+
+def test_a_row_without_a_decision_or_score_counts_nowhere() -> None:
+    table = {
+        "p": [0.9, 0.1, None, 0.8],
+        "d": pa.array([1, 0, 1, None], pa.int8()),
+        "y": [1, 0, 1, 0],
+    }
+    schema = tg.Schema(task="binary", prediction_score="p", prediction="d", label="y")
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(table)
+    found = monitor.metrics()
+    assert value(found, "true_positives")["value"] == 1
+    assert value(found, "accuracy")["n"] == 2
+    assert value(found, "accuracy")["label_share"] == 1.0
+    assert value(found, "log_loss")["value"] == pytest.approx(-np.log(0.9))
+
+
+def test_more_versions_and_segments_than_fit_are_pooled() -> None:
+    n = 10_050
+    schema = tg.Schema(features=["x"], model_version="v", segments=["g"])
+    reference = tg.Reference.fit({"x": [1.0]}, schema)
+    names = [f"v{i}" for i in range(n)]
+    monitor, other = tg.Monitor(reference), tg.Monitor(reference)
+    monitor.log({"x": np.zeros(n), "v": names, "g": ["a"] * n})
+    other.log({"x": np.zeros(n), "v": ["one"] * n, "g": names})
+    for each in (monitor, other):
+        rows_seen = each.metrics("row_count", segments="all")["value"].to_pylist()
+        assert sum(rows_seen) == n
+    segments = other.metrics("row_count")["segment"].to_pylist()
+    assert "g=(other)" in segments
+    other.merge(monitor)
+    assert sum(other.metrics("row_count", segments="all")["value"].to_pylist()) == 2 * n
+
+
+def test_segments_that_look_alike_stay_apart() -> None:
+    schema = tg.Schema(segments=["a", ("a", "b")], features=["x"])
+    table = {"x": [1.0, 2.0], "a": ["1 & b=2", "1"], "b": ["3", "2"]}
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(table)
+    counts = monitor.metrics("row_count")
+    assert all(number == 1 for number in counts["value"].to_pylist()[1:])
+
+
+def test_bytes_that_are_no_text_are_shown_as_replaced() -> None:
+    schema = tg.Schema(features=["x"], segments=["g"])
+    table = pa.table({"x": [1.0, 1.0], "g": pa.array([b"\xff\xfe", b"ok"], pa.binary())})
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(table)
+    assert "g=\ufffd\ufffd" in monitor.metrics("row_count")["segment"].to_pylist()
+
+
+def test_a_report_draws_all_versions() -> None:
+    schema = tg.Schema(features=["x"], model_version="v")
+    table = {"x": np.arange(100.0), "v": ["a"] * 10 + ["b"] * 90}
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(table)
+    assert monitor.report().distributions[0].current.sum() == 100
+    assert tg.compare(table, table, schema).distributions[0].current.sum() == 100
+
+
+def test_merge_hands_a_label_to_the_other_version() -> None:
+    columns = {**traffic(2, 21), "v": ["a", "b"]}
+    schema = tg.Schema(
+        task="binary",
+        prediction_id="id",
+        timestamp="t",
+        model_version="v",
+        features=["x"],
+        prediction_score="p",
+        label="y",
+    )
+    columns["id"] = np.array([7, 7])
+    reference = tg.Reference.fit(columns, schema)
+    first, second = tg.Monitor(reference), tg.Monitor(reference)
+    first.log(rows(without(columns, "y", "v"), [0]) | {"v": ["a"]})
+    second.log(rows(without(columns, "y", "v"), [1]) | {"v": ["b"]})
+    first.label({"id": [7], "y": [1]})
+    first.merge(second)
+    assert (first.account.matched, first.account.pending) == (2, 0)
+    assert first.account.balanced
+
+
+def test_a_reference_in_use_does_not_change(reference: tg.Reference) -> None:
+    schema = tg.Schema(features=["c"])
+    mine = tg.Reference.fit({"c": ["a", "b"]}, schema)
+    tg.Monitor(mine)
+    with pytest.raises(tg.SchemaError, match="merge before"):
+        mine.merge(tg.Reference.fit({"c": ["z"]}, schema, like=mine))
+    with pytest.raises(tg.SchemaError, match="into itself"):
+        reference.merge(reference)
+    with pytest.raises(tg.SchemaError, match="like="):
+        tg.Reference.fit({"c": ["z"], "d": ["y"]}, tg.Schema(features=["c", "d"]), like=mine)
+
+
+def test_infinite_limits_leave_infinities_apart() -> None:
+    schema = tg.Schema(features={"x": tg.numeric(limits=(-np.inf, 5.0))})
+    report = tg.compare({"x": [1.0, 2.0]}, {"x": [-np.inf, np.inf, 1.0, 9.0]}, schema)
+    found = {row["metric"]: row["value"] for row in report.to_arrow().to_pylist()}
+    assert found["infinite_rate"] == 0.5
+    assert found["out_of_range_rate"] == 0.25
+
+
+def test_times_before_the_calendar_are_refused(reference: tg.Reference) -> None:
+    columns = without(traffic(2, 22), "y")
+    columns["t"] = np.array([-(2**63) + 5, START], "int64").view("datetime64[us]")
+    with pytest.raises(tg.DataError, match="column 't': row 0 lies before the year 1"):
+        tg.Monitor(reference).log(columns)
+
+
+def test_a_stored_monitor_with_unknown_classes_is_refused(
+    reference: tg.Reference, tmp_path: Path
+) -> None:
+    monitor = tg.Monitor(reference)
+    monitor.log(without(traffic(5, 23), "y"))
+    header, arrays = monitor.state()
+    arrays["join.decisions"] = np.full(5, 10**6, np.int32)
+    archive.write(tmp_path / "m", "monitor", header, arrays)
+    with pytest.raises(tg.DataError, match="unknown classes"):
+        tg.Monitor.load(tmp_path / "m")
