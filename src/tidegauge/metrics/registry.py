@@ -264,9 +264,14 @@ def get(name: str, **options: Any) -> Metric:
         close = difflib.get_close_matches(bare, _REGISTRY, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(_REGISTRY)}"
         raise ValueError(f"unknown metric {name!r}; {hint}")
-    pairs = (part.split("=", 1) for part in re.findall(r"[^,()\s]+=[^,()\s]+", written))
-    parsed = {key: _literal(value) for key, value in pairs}
+    if written and not re.fullmatch(_WRITTEN, written):
+        raise ValueError(f"metric {name!r}: options are written as {bare}(name=value, ...)")
+    pairs = (part.split("=", 1) for part in written.rstrip(")").split(",") if part)
+    parsed = {key.strip(): _literal(value.strip()) for key, value in pairs}
     return _REGISTRY[bare].with_options(**parsed | options)
+
+
+_WRITTEN = r"\s*\w+=[^,()\s]+(\s*,\s*\w+=[^,()\s]+)*\s*\)"
 
 
 def _literal(text: str) -> Any:
