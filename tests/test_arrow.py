@@ -92,7 +92,7 @@ def test_categories_are_read_as_python_prints_them(table: pa.Table) -> None:
     for batches in read_both_ways(table):
         vocabulary = _core.Vocabulary([], limit=1000)
         codes = [_core.intern_codes(batch, "x", vocabulary, 0, batch.n_rows) for batch in batches]
-        texts = {code: text for code, text in enumerate(vocabulary.texts)}
+        texts = dict(enumerate(vocabulary.texts))
         read = [texts.get(code) for batch in codes for code in batch.tolist()]
         assert read == [as_text(value) for value in table["x"].to_pylist()]
 
