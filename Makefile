@@ -18,7 +18,7 @@ $(VENV)/installed: $(BIN)/python $(CORE)
 	touch $@
 
 $(VENV)/tested: $(VENV)/installed
-	$(PIP) install --group test pybind11 setuptools
+	$(PIP) install --group test --group build
 	touch $@
 
 $(VENV)/linted: $(VENV)/installed
