@@ -29,7 +29,7 @@ def grids() -> dict[str, Grid]:
     made = {kind: fit_grid(sample, numeric(grid=kind), 256) for kind, sample in SAMPLES.items()}
     made["atoms"] = fit_grid(np.append(np.full(500, 0.25), SAMPLES["linear"]), numeric(), 1024)
     made["edges"] = edge_grid(np.array([-1.5, 0.0, 0.1, 7.0]))
-    made["score"] = score_grid(0.3)
+    made["score"] = score_grid(0.3, np.linspace(0.4, 0.41, 50))
     made["huge"] = fit_grid(np.array([-1e308, 0.0, 3.0, 1e308]), numeric(), 64)
     made["constant"] = fit_grid(np.full(9, 0.1), numeric(), 64)
     return made

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 import tidegauge as tg
 from tidegauge import archive
@@ -33,7 +34,7 @@ def test_chunks_equal_the_whole() -> None:
     parts = [table(400, seed) for seed in range(4)]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     first = tg.Reference.fit(parts[0], SCHEMA)
-    chunked = tg.Reference.fit(iter(parts), SCHEMA)
+    chunked = tg.Reference.fit(iter(parts), SCHEMA, like=first)
     again = tg.Reference.fit(whole, SCHEMA, like=first)
     merged = tg.Reference.fit(parts[0], SCHEMA)
     for part in parts[1:]:
@@ -42,6 +43,10 @@ def test_chunks_equal_the_whole() -> None:
     expected = metrics(chunked, table(300, 9))
     assert metrics(merged, table(300, 9)).equals(expected)
     assert metrics(again, table(300, 9)).equals(expected)
+    at_once = tg.Reference.fit(whole, SCHEMA)
+    assert metrics(at_once, table(300, 9)).equals(
+        metrics(tg.Reference.fit(iter(parts), SCHEMA), table(300, 9))
+    )
 
 
 def test_categories_grow_with_later_chunks() -> None:
@@ -169,3 +174,70 @@ def test_fit_needs_a_table() -> None:
         tg.Reference.fit(iter([]), SCHEMA)
     with pytest.raises(tg.SchemaError, match="between 16 and 4096"):
         tg.Reference.fit(table(10), SCHEMA, bins=4)
+
+
+def test_a_first_chunk_that_is_not_typical_does_no_harm() -> None:
+    values = np.sort(np.random.default_rng(0).lognormal(0, 2, 20_000))
+    chunks = [{"x": pa.nulls(3)}, *({"x": chunk} for chunk in np.array_split(values, 9))]
+    reference = tg.Reference.fit(chunks, tg.Schema(features=["x"]))
+    found = {row["metric"]: row for row in metrics(reference, {"x": values * 1.5}).to_pylist()}
+    exact = stats.wasserstein_distance(values, values * 1.5)
+    assert found["wasserstein_distance"]["value"] == pytest.approx(exact, rel=0.02)
+    assert found["out_of_range_rate"]["reference_value"] == 0.0
+    assert found["out_of_range_rate"]["value"] == pytest.approx((values * 1.5 > values[-1]).mean())
+
+
+def test_limits_follow_what_is_merged() -> None:
+    schema = tg.Schema(features=["x"])
+    reference = tg.Reference.fit({"x": np.linspace(0.1, 1, 50)}, schema)
+    reference.merge(tg.Reference.fit({"x": np.linspace(1, 2.3, 50)}, schema, like=reference))
+    found = {
+        row["metric"]: row for row in metrics(reference, {"x": [2.0, 2.3, 2.8, -1.0]}).to_pylist()
+    }
+    assert found["out_of_range_rate"]["value"] == 0.5
+    assert found["out_of_range_rate"]["reference_value"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "distance"),
+    [
+        (np.zeros(100), np.repeat([0.0, 1.0], 50), 0.5),
+        (np.full(100, 5.0), np.full(100, 7.0), 2.0),
+        (np.tile([1.0, 2.0, 3.0], 40), np.zeros(90), 2.0),
+    ],
+)
+def test_values_that_the_reference_never_had_are_seen(
+    before: np.ndarray, after: np.ndarray, distance: float
+) -> None:
+    found = {
+        row["metric"]: row["value"]
+        for row in tg.compare({"x": before}, {"x": after}).to_arrow().to_pylist()
+    }
+    new = ~np.isin(after, before)
+    assert found["total_variation"] == pytest.approx(new.mean())
+    assert found["wasserstein_distance"] == pytest.approx(distance, abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [-100.0, 20.0, 100.0])
+def test_a_far_shift_keeps_its_distance(shift: float) -> None:
+    values = np.random.default_rng(0).normal(size=5000)
+    report = tg.compare({"x": values}, {"x": values + shift})
+    found = {row["metric"]: row["value"] for row in report.to_arrow().to_pylist()}
+    assert found["wasserstein_distance"] == pytest.approx(abs(shift), rel=0.02)
+
+
+def test_scores_in_a_narrow_band_keep_their_order() -> None:
+    rng = np.random.default_rng(0)
+    rank = rng.random(20_000)
+    table_ = {"p": 0.5 + 0.01 * rank, "y": (rng.random(20_000) < rank).astype(int)}
+    schema = tg.Schema(task="binary", prediction_score="p", label="y")
+    report = tg.compare(table_, table_, schema)
+    found = {row["metric"]: row["value"] for row in report.to_arrow().to_pylist()}
+    assert found["roc_auc"] == pytest.approx(roc_auc_score(table_["y"], table_["p"]), abs=2e-4)
+
+
+def test_a_table_without_rows_is_an_answer() -> None:
+    report = tg.compare({"x": [1.0, 2.0]}, pa.table({"x": pa.array([], pa.float64())}))
+    found = {row["metric"]: row for row in report.to_arrow().to_pylist()}
+    assert found["row_count"]["value"] == 0
+    assert found["psi"]["status"] == "no data"

@@ -281,6 +281,8 @@ bool Join::merge_duplicate(const Entry& entry, const Join& other, std::size_t in
     ++counters_.duplicate_predictions;
     if (!std::isnan(entry.label) && !std::isnan(mine.label)) {
       --counters_.matched;
+      --counters_.matched_labels;
+      ++counters_.duplicate;
       other.emit(out, other.entries_[index], entry.label, -1);
     } else if (!std::isnan(entry.label)) {  // the outcome moves to the cell of the entry that stays
       other.emit(out, other.entries_[index], entry.label, -1);

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tidegauge import metrics as registry
 from tidegauge._core import SPECIALS
+from tidegauge.grid import LARGEST
 from tidegauge.layout import (
     ABSENT,
     MISSING,
@@ -120,22 +121,30 @@ class Comparison:
         return layout.columns.get(column)
 
     def edges(self, counted: CountedColumn) -> FloatArray:
-        """Edges of the finite fine bins; open ends end at the extremes of both sides."""
+        """Edges of the finite fine bins, such that the middle of a bin is where its mass lies.
+
+        Whole numbers lie in the middle of their bins. The open ends reach to the extremes of both
+        sides; where all values of a row lie in an open end, its middle is the middle of that row.
+        """
         edges = counted.fine_map[1].copy()
         extremes = np.concatenate(
             [self.sums.extremes(counted.block), self.reference_sums.extremes(counted.block)]
         )
-        extremes = extremes[np.isfinite(extremes).all(axis=1)]
+        lows, highs = extremes[np.isfinite(extremes).all(axis=1)].T
+        if not len(lows):
+            lows, highs = edges[1:2], edges[-2:-1]
         if len(edges) == 2:
-            low, high = (
-                (extremes[:, 0].min(), extremes[:, 1].max()) if len(extremes) else (0.0, 1.0)
-            )
-            return np.array([low, max(high, math.nextafter(low, math.inf))])
-        low = extremes[:, 0].min() if len(extremes) else edges[1]
-        high = extremes[:, 1].max() if len(extremes) else edges[-2]
-        edges[0] = min(low, math.nextafter(edges[1], -math.inf))
-        edges[-1] = max(high, math.nextafter(edges[-2], math.inf))
-        return edges
+            low = float(lows.min())
+            return np.array([low, max(float(highs.max()), math.nextafter(low, math.inf))])
+        first, last = edges[1], edges[-2]
+        below, above = highs < first, lows >= last
+        with np.errstate(over="ignore"):  # ends that lie further apart than a double can say
+            center = ((lows + highs) / 2)[below].mean() if below.any() else (lows.min() + first) / 2
+            edges[0] = min(2 * center - first, math.nextafter(first, -math.inf))
+            center = ((lows + highs) / 2)[above].mean() if above.any() else (highs.max() + last) / 2
+            edges[-1] = max(2 * center - last, math.nextafter(last, math.inf))
+        edges = np.clip(edges, -LARGEST, LARGEST)
+        return edges - 0.5 if counted.holds_integers else edges
 
 
 def kinds_of(layout: Layout) -> dict[str, str]:
@@ -199,7 +208,10 @@ class Side:
             counts = self._label_counts()
             known = ColumnCounts(rows=counts.sum(axis=1), distinct=(counts > 0).sum(axis=1))
             return self._take_all(known)
-        return self._take_all(self.sums.column_counts(counted))
+        outside = None
+        if counted.grid is not None:
+            outside = self.comparison.reference.outside(counted)
+        return self._take_all(self.sums.column_counts(counted, outside))
 
     def traffic(self) -> Traffic:
         """What arrived."""
@@ -280,7 +292,10 @@ def distributions(comparison: Comparison, columns: list[str]) -> tuple[Distribut
 
 
 def _finite(counted: CountedColumn, slots: IntArray) -> IntArray:
-    return slots[SPECIALS + 1 : -1][counted.reachable]
+    map_, edges = counted.fine_map
+    counts = np.zeros(len(edges), dtype=np.int64)
+    np.add.at(counts, map_, slots)
+    return counts[:-1]
 
 
 def _categories(

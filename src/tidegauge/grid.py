@@ -79,16 +79,21 @@ def edge_grid(edges: FloatArray, limits: tuple[float, float] | None = None) -> G
     return Grid("edges", tuple(cuts.tolist()), chosen)
 
 
-def score_grid(threshold: float) -> Grid:
-    """Bins of a score in [0, 1]: 500 equal steps joined with 500 equal steps of the logit.
+def score_grid(threshold: float, scores: FloatArray) -> Grid:
+    """Bins of a score: equal steps, equal steps of the logit, and quantiles of the reference.
 
-    Rare positives crowd near 0, where equal steps alone would lose the order that ROC AUC needs.
+    Rare positives crowd near 0, and some models use a narrow band alone; equal steps would lose the
+    order there that ROC AUC needs.
 
-    >>> len(score_grid(0.5).cuts)
-    1004
+    >>> score_grid(0.5, np.array([0.71, 0.7101, 0.7102])).kind
+    'edges'
     """
     logits = 1 / (1 + np.exp(-np.linspace(-16, 16, 500)))
-    inner = np.unique(np.concatenate([np.arange(501) / 500, logits, [threshold]]))
+    sample = scores[:: max(1, len(scores) // SAMPLE)]
+    sample = sample[(sample >= 0) & (sample <= 1)]
+    levels = np.linspace(0, 1, 1001)
+    quantiles = np.quantile(sample, levels, method="lower") if len(sample) else np.empty(0)
+    inner = np.unique(np.concatenate([np.arange(501) / 500, logits, [threshold], quantiles]))
     return edge_grid(inner, (0.0, 1.0))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,19 +93,21 @@ def tiles(batch: Batch) -> Iterator[tuple[int, int]]:
         yield start, min(start + TILE, batch.n_rows)
 
 
-def numbers_of(batch: Batch, name: str, *, times: bool = False) -> NDArray[np.float64]:
-    """All values of a column as doubles, NaN where missing; empty when it is of another type."""
-    if batch.kind(name) not in (("time",) if times else ("bool", "integer", "float")):
-        return np.empty(0)
-    return (read_instants if times else read_numbers)(batch, name, 0, batch.n_rows)
+def numbers_of(batches: Sequence[Batch], name: str, *, times: bool = False) -> NDArray[np.float64]:
+    """All values of a column as doubles, NaN where missing; those of another type are left out."""
+    read = read_instants if times else read_numbers
+    wanted = ("time",) if times else ("bool", "integer", "float")
+    parts = [read(batch, name, 0, batch.n_rows) for batch in batches if batch.kind(name) in wanted]
+    return np.concatenate(parts) if parts else np.empty(0)
 
 
-def first_texts(batch: Batch, name: str, limit: int) -> list[str]:
+def first_texts(batches: Sequence[Batch], name: str, limit: int) -> list[str]:
     """Distinct values of a column as texts, in the order met, `limit` at most."""
     vocabulary = Vocabulary([], limit)
-    if batch.kind(name) in ("bool", "integer", "float", "text"):
-        for start, stop in tiles(batch):
-            intern_codes(batch, name, vocabulary, start, stop)
+    for batch in batches:
+        if batch.kind(name) in ("bool", "integer", "float", "text"):
+            for start, stop in tiles(batch):
+                intern_codes(batch, name, vocabulary, start, stop)
     return vocabulary.texts
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -98,12 +98,21 @@ class CountedColumn:
     @cached_property
     def fine_map(self) -> tuple[NDArray[np.int32], FloatArray]:
         """Slot to finite fine bin (the last takes the rest), and the edges of these bins."""
-        reachable = self.reachable
-        n_fine = int(reachable.sum())
+        starts = self.reachable.copy()
+        if self.holds_integers:  # a limit may split the bin of a number; here it is one again
+            lower = self.lower_edges[1:-1]
+            starts[1:] &= np.round(lower[1:]) != np.round(lower[:-1])
+        n_fine = int(starts.sum())
         slots = np.full(self.n_slots, n_fine, dtype=np.int32)
-        slots[SPECIALS + 1 : -1][reachable] = np.arange(n_fine, dtype=np.int32)
-        edges = np.append(self.lower_edges[1:-1][reachable], LARGEST)
+        slots[SPECIALS + 1 : -1] = np.maximum(np.cumsum(starts) - 1, 0)
+        edges = np.append(self.lower_edges[1:-1][starts], LARGEST)
         return slots, edges
+
+    @property
+    def holds_integers(self) -> bool:
+        """Whether bins of width one begin at whole numbers."""
+        grid = self.grid
+        return grid is not None and (grid.kind, grid.scale) == ("linear", 1.0)
 
     @cached_property
     def outside(self) -> tuple[slice, slice]:
@@ -150,7 +159,7 @@ class Layout:
         cuts = np.array(
             grid.cuts
         )  # as they were stored: another machine may round a logit differently
-        return cuts[(cuts > 0) & (cuts < 1)]
+        return cuts[(cuts > 0) & (cuts <= 1)]
 
     @property
     def n_score_bins(self) -> int:
@@ -255,29 +264,31 @@ def counted_columns(schema: Schema) -> dict[str, Column]:
     return columns
 
 
-def fit_layout(batch: Batch, schema: Schema, n_bins: int) -> Layout:
+def fit_layout(batches: Sequence[Batch], schema: Schema, n_bins: int) -> Layout:
     """Choose the bins of every column from the first rows of a reference."""
-    schema = schema.with_kinds(batch)
+    schema = schema.with_kinds(batches)
     columns: dict[str, CountedColumn] = {}
     for block, (name, column) in enumerate(counted_columns(schema).items()):
         if column.kind == "categorical":
             texts = column.categories
             if texts is None:
-                texts = tuple(_categories(batch, name, column))
+                texts = tuple(_categories(batches, name, column))
             columns[name] = CountedColumn(
                 name, column, block, categories=Vocabulary(list(texts), MAX_CATEGORIES)
             )
         elif name in schema.score_columns:
-            columns[name] = CountedColumn(name, column, block, score_grid(schema.threshold))
+            columns[name] = CountedColumn(
+                name, column, block, score_grid(schema.threshold, numbers_of(batches, name))
+            )
         else:
-            values = numbers_of(batch, name, times=column.kind == "timestamp")
+            values = numbers_of(batches, name, times=column.kind == "timestamp")
             columns[name] = CountedColumn(name, column, block, _grid(name, values, column, n_bins))
     layout = Layout(schema, columns, n_bins)
     if schema.task == "multiclass":
-        layout = replace(layout, classes=_classes(batch, schema))
+        layout = replace(layout, classes=_classes(batches, schema))
     if schema.task == "regression":
         label = schema.label
-        values = numbers_of(batch, label) if label is not None else np.empty(0)
+        values = numbers_of(batches, label) if label is not None else np.empty(0)
         values = values[np.isfinite(values)]
         layout = replace(layout, label_center=float(values.mean()) if len(values) else 0.0)
         layout = _with_label(layout, fit_grid(values, Column("numeric"), n_bins))
@@ -297,17 +308,17 @@ def _with_label(layout: Layout, grid: Grid) -> Layout:
     return replace(layout, label=label)
 
 
-def _categories(batch: Batch, name: str, column: Column) -> list[str]:
-    texts = first_texts(batch, name, MAX_CATEGORIES)
+def _categories(batches: Sequence[Batch], name: str, column: Column) -> list[str]:
+    texts = first_texts(batches, name, MAX_CATEGORIES)
     return [text for text in sorted(texts) if text not in set(map(str, column.missing))]
 
 
-def _classes(batch: Batch, schema: Schema) -> tuple[str, ...]:
+def _classes(batches: Sequence[Batch], schema: Schema) -> tuple[str, ...]:
     if isinstance(schema.prediction_score, Mapping):
         classes = tuple(schema.prediction_score)
     else:
         named = [name for name in (schema.label, schema.prediction) if name is not None]
-        found = [first_texts(batch, name, MAX_CLASSES + 1) for name in named]
+        found = [first_texts(batches, name, MAX_CLASSES + 1) for name in named]
         classes = tuple(sorted({text for texts in found for text in texts}))
     if len(classes) > MAX_CLASSES:
         raise SchemaError(f"more than {MAX_CLASSES} classes; group the rare ones")

@@ -89,6 +89,8 @@ class Monitor:
         threads: int | None = None,
         max_pending: int = MAX_PENDING,
     ) -> None:
+        if not isinstance(reference, Reference):
+            raise SchemaError(f"a tg.Reference is wanted, got {type(reference).__name__}")
         self.reference = reference
         self.window = window
         self.lateness = lateness
@@ -594,11 +596,17 @@ def compare(
     )
     whole = Reference(timeless, reference.table, reference.secret)
     monitor = Monitor(whole, model="compare")
-    monitor.log(current)
+    rows = as_batch(current)
+    monitor.log(rows)
+    if not rows.n_rows:
+        monitor._table.add_empty_cell()
     table = monitor.metrics(metrics, columns=columns)
     drawn = monitor._distributions(columns)
     settings = {
         "reference rows": f"{reference.n_rows:,}",
         "fine bins": str(reference.layout.n_bins),
     }
+    known = dict.fromkeys(reference.schema.columns)
+    if apart := [name for name in rows.names if name not in known]:
+        settings["columns not compared"] = ", ".join(apart)
     return Report(title=title, table=table, distributions=drawn, settings=settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from tidegauge.schema import Schema
 from tidegauge.window import IndexArray, WindowTable, parse_duration
 
 COARSE_BINS = 10
+FIT_ROWS = 1 << 20  # of the tables that bins are chosen from, at least
 
 
 class Reference:
@@ -66,7 +68,7 @@ class Reference:
         table
             Any object with the Arrow PyCapsule protocol, a dict of arrays, or an iterable of such.
         schema
-            Roles of the columns. Kinds that are not declared are inferred from the first table.
+            Roles of the columns. Kinds that are not declared are inferred from the first tables.
         bins
             Fine bins of a numeric column, 16 to 4096; heavy tails get up to four times as many.
         pane
@@ -79,7 +81,8 @@ class Reference:
         Returns
         -------
         Reference
-            Bins are chosen from the first table; categories grow with every table.
+            Bins are chosen from the first tables, a million rows or all there are; categories and
+            limits grow with every table.
 
         Raises
         ------
@@ -91,26 +94,24 @@ class Reference:
         >>> reference.n_rows
         100
         """
-        if not 16 <= bins <= 4096:
-            raise SchemaError(f"bins must lie between 16 and 4096, got {bins}")
+        if not isinstance(schema, Schema):
+            raise SchemaError(f"a tg.Schema is wanted, got {type(schema).__name__}")
+        if not isinstance(bins, int) or not 16 <= bins <= 4096:
+            raise SchemaError(f"bins must lie between 16 and 4096, got {bins!r}")
         width = parse_duration(pane, role="pane")
-        reference: Reference | None = None
-        for batch in _batches(table):
-            if reference is None:
-                if like is not None:
-                    _check_alike(schema, like.schema)
-                    layout = Layout.from_dict(like.layout.to_dict())
-                else:
-                    layout = fit_layout(batch, schema, bins)
-                moment = layout.schema.timestamp
-                timed = moment is not None and batch.kind(moment) != "absent"
-                secret = like.secret if like else _new_secret()
-                reference = cls(layout, WindowTable(layout, width if timed else 0), secret)
+        batches = _batches(table)
+        first = _first(batches)
+        if like is not None:
+            _check_alike(schema, like.schema)
+            layout = Layout.from_dict(like.layout.to_dict())
+        else:
+            layout = fit_layout(first, schema, bins)
+        moment = layout.schema.timestamp
+        timed = moment is not None and first[0].kind(moment) != "absent"
+        secret = like.secret if like else _new_secret()
+        reference = cls(layout, WindowTable(layout, width if timed else 0), secret)
+        for batch in chain(first, batches):
             reference._count(batch, resolve_threads(threads))
-        if reference is None:
-            raise DataError(
-                "the reference holds no table; give at least one, even if it has no rows"
-            )
         return reference
 
     def _count(self, batch: Batch, threads: int) -> None:
@@ -132,7 +133,7 @@ class Reference:
             if counted.categories is None or counted.column.categories is not None:
                 continue
             known = set(counted.categories.texts) | set(map(str, counted.column.missing))
-            for text in first_texts(batch, counted.name, MAX_CATEGORIES):
+            for text in first_texts([batch], counted.name, MAX_CATEGORIES):
                 if text not in known:
                     counted.categories.add(text)
             self.table.cells.widen(counted.block, counted.n_slots)
@@ -255,35 +256,49 @@ class Reference:
                 self._coarse[counted.name] = self._deciles(counted)
         return self._coarse[counted.name]
 
+    def outside(self, counted: CountedColumn) -> tuple[slice, slice]:
+        """Slots of finite values below and above the limits: declared ones, or the reference's own.
+
+        Limits that grew after the bins were chosen are snapped outwards to a fine bin.
+        """
+        assert counted.grid is not None
+        assert counted.bins is not None
+        cells = np.arange(len(self.table.cells), dtype=np.int32)
+        low, high = self.table.cells.extremes(counted.block, cells, np.zeros_like(cells), 1)[0]
+        if (
+            counted.column.limits is not None
+            or not low <= high
+            or (low, high) == counted.grid.limits
+        ):
+            return counted.outside
+        ends = counted.bins.encode(np.array([low, high])).astype(int)
+        return slice(SPECIALS + 1, ends[0]), slice(ends[1] + 1, counted.n_slots - 1)
+
     def _deciles(self, counted: CountedColumn) -> tuple[IndexArray, int]:
         edges = counted.lower_edges
         if counted.column.edges is not None:
-            declared = np.array(counted.column.edges)
-            bin_of = np.searchsorted(declared, edges, side="right")
+            bin_of = np.searchsorted(np.array(counted.column.edges), edges, side="right")
         else:
             cells = np.arange(len(self.table.cells), dtype=np.int32)
-            counts = self.table.cells.counts(
-                counted.block,
-                cells,
-                np.zeros_like(cells),
-                1,
-                np.empty(0, np.int32),
-                counted.n_slots,
-            )[0, SPECIALS:]
-            bin_of = _equal_shares(counts)
-        n = int(bin_of[-1]) + 1
+            rows, no_map = np.zeros_like(cells), np.empty(0, np.int32)
+            slots = self.table.cells.counts(counted.block, cells, rows, 1, no_map, counted.n_slots)
+            bin_of = _equal_shares(slots[0, SPECIALS:])
+        n = int(bin_of.max()) + 1
         map_ = np.full(counted.n_slots, n, dtype=np.int32)
         map_[SPECIALS:] = bin_of
         return map_, n + 1
 
 
 def _equal_shares(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Group ordered bins into COARSE_BINS of nearly equal counts; few values keep a bin each."""
+    """Group ordered bins into COARSE_BINS of nearly equal counts.
+
+    Few values keep a bin each, and one more takes whatever the reference never had.
+    """
     occupied = np.flatnonzero(counts)
     if len(occupied) <= COARSE_BINS:
-        starts = np.zeros(len(counts), dtype=np.int64)
-        starts[occupied[1:]] = 1
-        return np.cumsum(starts)
+        apart = np.full(len(counts), len(occupied), dtype=np.int64)
+        apart[occupied] = np.arange(len(occupied))
+        return apart
     below = np.concatenate([[0], np.cumsum(counts)])[:-1]  # rows before each bin
     total = counts.sum()
     targets = total * np.arange(1, COARSE_BINS) / COARSE_BINS
@@ -311,6 +326,18 @@ def _check_alike(schema: Schema, other: Schema) -> None:
 
 def _new_secret() -> tuple[int, int]:
     return int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
+
+
+def _first(batches: Iterator[Batch]) -> list[Batch]:
+    """As many tables as bins are chosen from."""
+    first: list[Batch] = []
+    for batch in batches:
+        first.append(batch)
+        if sum(each.n_rows for each in first) >= FIT_ROWS:
+            break
+    if not first:
+        raise DataError("the reference holds no table; give at least one, even if it has no rows")
+    return first
 
 
 def _batches(table: object) -> Iterator[Batch]:

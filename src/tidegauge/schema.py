@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
@@ -40,7 +40,12 @@ class Column:
             raise SchemaError(f"unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}")
         if self.grid is not None and self.grid not in GRIDS:
             raise SchemaError(f"unknown grid {self.grid!r}; allowed: {', '.join(GRIDS)}")
-        if self.limits is not None and not self.limits[0] <= self.limits[1]:
+        if self.limits is not None and not (
+            isinstance(self.limits, tuple)
+            and len(self.limits) == 2
+            and all(isinstance(limit, int | float) for limit in self.limits)
+            and self.limits[0] <= self.limits[1]
+        ):
             raise SchemaError(f"limits are (lowest, highest) allowed value, got {self.limits}")
         if self.edges is not None:
             finite = all(math.isfinite(edge) for edge in self.edges)
@@ -77,7 +82,7 @@ def numeric(
     """
     return Column(
         "numeric",
-        missing=tuple(float(value) for value in missing),
+        missing=tuple(float(value) for value in _listed("missing", missing)),
         limits=None if limits is None else (float(limits[0]), float(limits[1])),
         edges=None if edges is None else tuple(float(edge) for edge in edges),
         grid=grid,
@@ -94,15 +99,18 @@ def categorical(
     missing
         Texts that mean "missing", counted as sentinels.
     categories
-        The allowed values; those of the reference when left out.
+        The allowed values; those of the reference when left out, 10,000 at most. What is beyond
+        counts as unseen.
 
     >>> categorical(categories=["EWR", "JFK", "LGA"]).kind
     'categorical'
     """
     return Column(
         "categorical",
-        missing=tuple(_text(value) for value in missing),
-        categories=None if categories is None else tuple(_text(value) for value in categories),
+        missing=tuple(_text(value) for value in _listed("missing", missing)),
+        categories=None
+        if categories is None
+        else tuple(_text(value) for value in _listed("categories", categories)),
     )
 
 
@@ -113,6 +121,12 @@ def timestamp(*, limits: tuple[float, float] | None = None) -> Column:
     'timestamp'
     """
     return Column("timestamp", limits=limits)
+
+
+def _listed(role: str, given: Iterable[Any]) -> tuple[Any, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise SchemaError(f"{role} is a list of values, got {given!r}")
+    return tuple(given)
 
 
 def _text(value: object) -> str:
@@ -187,7 +201,10 @@ class Schema:
         if isinstance(features, str):
             raise SchemaError(f"features is a list or a mapping of column names, got {features!r}")
         if not isinstance(features, Mapping):
-            features = dict.fromkeys(features)
+            names = _listed("features", features)
+            if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
+                raise SchemaError(f"features names each column once, got {list(names)}")
+            features = dict.fromkeys(names)
         for name, column in features.items():
             if column is not None and not isinstance(column, Column):
                 raise SchemaError(
@@ -276,11 +293,13 @@ class Schema:
             dict.fromkeys([*(column for _, column in self.roles()), *self.segment_columns])
         )
 
-    def with_kinds(self, batch: Batch) -> Schema:
-        """Return the schema with the kind of every feature settled by the types of a batch."""
+    def with_kinds(self, batches: Sequence[Batch]) -> Schema:
+        """Return the schema with the kind of every feature settled by the types of its column."""
+        batch = batches[0]
         features: dict[str, Column] = {}
         for name, column in self.declared.items():
-            kind = batch.kind(name)
+            found = [each.kind(name) for each in batches]
+            kind = next((each for each in found if each not in _UNTYPED), found[0])
             if column is None and kind == "absent":
                 known = ", ".join(batch.names)
                 raise SchemaError(f"feature {name!r} is not in the table; its columns are: {known}")
@@ -298,7 +317,8 @@ class Schema:
         """Propose a schema: the named roles, and every other column a feature by its type.
 
         Text, dictionaries and booleans become categories, timestamps timestamps, numbers numbers.
-        Nested columns, which cannot be counted, are left out.
+        Nested columns, decimals and durations, which cannot be counted, are left out. Leave out
+        yourself what names a person: categories are kept as they are written.
 
         >>> Schema.infer({"age": [31, 45], "plan": ["a", "b"]}).features["plan"].kind
         'categorical'
@@ -312,7 +332,7 @@ class Schema:
         if "features" not in roles:
             names = [name for name in batch.names if name not in taken]
             roles["features"] = [name for name in names if batch.kind(name) != "other"]
-        return cls(**roles).with_kinds(batch)
+        return cls(**roles).with_kinds([batch])
 
     def to_toml(self) -> str:
         """Return the schema as TOML, to be edited and read back with `from_toml`.
@@ -368,9 +388,13 @@ class Schema:
                 tuple(entry) if isinstance(entry, list) else entry
                 for entry in document.get(role, ())
             )
-        return cls(**document)
+        try:
+            return cls(**document)
+        except (TypeError, AttributeError) as error:
+            raise SchemaError(f"a role has a value of the wrong type: {error}") from None
 
 
+_UNTYPED = ("absent", "empty", "null")  # says nothing of what the column will hold
 _INFERRED: dict[str, Kind] = {"text": "categorical", "bool": "categorical", "time": "timestamp"}
 
 
@@ -414,6 +438,8 @@ def _column_toml(column: Column) -> list[str]:
 
 
 def _column_from(name: str, entry: Mapping[str, Any]) -> Column | None:
+    if not isinstance(entry, Mapping):
+        raise SchemaError(f"feature {name!r}: a table with `kind` is wanted, got {entry!r}")
     if not entry:
         return None
     allowed = {item.name for item in fields(Column)}

@@ -224,6 +224,11 @@ class WindowTable:
             codes.append(code)
         return (group, *reversed(codes))
 
+    def add_empty_cell(self) -> None:
+        """Make the cell of a whole traffic that had no rows, so that it can be asked for."""
+        segments = np.array(self.add_names([(NO_VERSION, 0, ())]), dtype=np.int64).reshape(1, 1)
+        self.cells.locate(np.zeros(1, np.int64), np.zeros(1, np.int32), segments, self.pane)
+
     def locate(self, times: IntArray, groups: IndexArray) -> IndexArray:
         """Cells of rows, [n_sets, n]."""
         return self.cells.locate(times, groups, self._segments_of_group, self.pane)
@@ -546,8 +551,10 @@ class WindowSums:
         share: FloatArray = self._traffic[:, 3] / np.where(rows == 0, np.nan, rows)
         return share
 
-    def column_counts(self, counted: CountedColumn) -> ColumnCounts:
-        """What the values of a column were."""
+    def column_counts(
+        self, counted: CountedColumn, outside: tuple[slice, slice] | None
+    ) -> ColumnCounts:
+        """What the values of a column were; `outside`: slots beyond the limits of numbers."""
         slots = self.slots(counted.block)
         missing, nan, sentinel, invalid, absent = slots[:, :SPECIALS].T
         common = {
@@ -559,9 +566,9 @@ class WindowSums:
             "absent": absent,
         }
         ordered = slots[:, SPECIALS:]
-        if counted.grid is None:
+        if outside is None:
             return ColumnCounts(**common, unseen=ordered[:, 0], distinct=(ordered > 0).sum(axis=1))
-        below, above = counted.outside
+        below, above = outside
         extremes = self.extremes(counted.block)
         extremes[~np.isfinite(extremes)] = np.nan
         return ColumnCounts(
@@ -595,7 +602,7 @@ class WindowSums:
             labelled=joint.sum(axis=(1, 2, 3)),
             negatives=joint[:, 0],
             positives=joint[:, 1],
-            edges=np.concatenate([[0.0], self._layout.score_edges, [1.0]]),
+            edges=_score_edges(self._layout),
             confidence=self.sums[:, len(LOSS_SUMS) :],
             unscored=self._traffic[:, 4],
             **losses,
@@ -616,7 +623,7 @@ class WindowSums:
             classes=classes,
             ranks=self.slots(first + 1),
             scores=np.stack(scores, axis=1),
-            edges=np.concatenate([[0.0], self._layout.score_edges, [1.0]]),
+            edges=_score_edges(self._layout),
             top_confidence=self.sums[:, len(LOSS_SUMS) :],
             top_counts=tenths.sum(axis=2),
             top_correct=tenths[:, :, 1],
@@ -629,6 +636,12 @@ class WindowSums:
         return RegressionOutcomes(
             **self._common(), labelled=count, center=self._layout.label_center, **sums
         )
+
+
+def _score_edges(layout: Layout) -> FloatArray:
+    """Edges of the score bins; a score of exactly 1 has the last one to itself."""
+    inner = layout.score_edges
+    return np.concatenate([[0.0], inner, [np.nextafter(1.0, 2.0) if len(inner) else 1.0]])
 
 
 _OUTCOMES: dict[str, Callable[[WindowSums], Outcomes]] = {

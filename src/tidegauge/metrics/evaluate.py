@@ -151,7 +151,9 @@ def evaluate(
     metrics
         Names, labels or `Metric` objects; every metric that applies unless given.
     """
-    chosen = [m if isinstance(m, Metric) else get(m) for m in (metrics or names())]
+    chosen = [
+        m if isinstance(m, Metric) else get(m) for m in (names() if metrics is None else metrics)
+    ]
     serving = {
         target: tuple(_asked(m, form) for m in chosen if (form := m.form_for(target)))
         for target in dict.fromkeys((None, *kinds.values(), task))
@@ -352,7 +354,7 @@ def _fill(block: _Block, cells: slice, current: Inputs, reference: Inputs) -> No
             n[1] = baseline.n
         if "reference" in inputs:
             values[_NOISE] = asked.noise(**inputs)
-        elif baseline is not None:
+        elif baseline is not None and form.scale == "rate":
             usual = place(value_of(asked.compute(current=baseline)))
             values[_REFERENCE] = np.where(n[1] > 0, usual, np.nan)
     block.status[..., cells] = _status(block, cells, current)

@@ -153,7 +153,7 @@ def constant(reference: ColumnCounts, current: ColumnCounts) -> FloatArray:
 
     1 where the current values fall into one fine bin or category and, for numbers, their minimum is
     their maximum, while the reference had several. Range 0 to 1. Undefined where either side has
-    no value.
+    no value, and where all values are categories unknown to the reference.
 
     >>> varied = ColumnCounts(rows=10, distinct=5)
     >>> float(constant(varied, ColumnCounts(rows=10, distinct=1)))
@@ -161,6 +161,7 @@ def constant(reference: ColumnCounts, current: ColumnCounts) -> FloatArray:
     """
     was, now = _is_constant(reference), _is_constant(current)
     known = (reference.distinct > 0) & (current.distinct > 0)
+    known &= ~(now & (current.unseen > 0))  # values that are unknown may be many
     return np.where(known, np.where(now & ~was, 1.0, 0.0), np.nan)
 
 
@@ -206,7 +207,7 @@ def maximum(current: ColumnCounts) -> FloatArray:
     return np.asarray(current.maximum)
 
 
-@metric("row_count", worse="either", bounds=(0, inf))
+@metric("row_count", worse="either", bounds=(0, inf), scale="total")
 def row_count(current: Traffic) -> FloatArray:
     """Volume of the traffic: rows accepted.
 

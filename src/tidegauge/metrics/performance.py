@@ -25,7 +25,7 @@ from tidegauge.metrics.registry import metric
 from tidegauge.metrics.results import Estimate, PerClass, Proportion, mean
 
 
-@metric("label_count", worse="lower", bounds=(0, inf))
+@metric("label_count", worse="lower", bounds=(0, inf), scale="total")
 def label_count(current: Outcomes) -> FloatArray:
     """How many rows have both a prediction and a label.
 
@@ -97,7 +97,7 @@ def _split(
     return np.asarray(zero, dtype=np.float64), np.asarray(one, dtype=np.float64)
 
 
-@metric("true_positives", worse="either", bounds=(0, inf))
+@metric("true_positives", worse="either", bounds=(0, inf), scale="total")
 def true_positives(current: BinaryOutcomes, *, threshold: float | None = None) -> FloatArray:
     """Rows decided 1 that are 1.
 
@@ -109,7 +109,7 @@ def true_positives(current: BinaryOutcomes, *, threshold: float | None = None) -
     return confusion(current, threshold).tp * current.rows_per_count
 
 
-@metric("false_positives", worse="higher", bounds=(0, inf))
+@metric("false_positives", worse="higher", bounds=(0, inf), scale="total")
 def false_positives(current: BinaryOutcomes, *, threshold: float | None = None) -> FloatArray:
     """Rows decided 1 that are 0.
 
@@ -121,7 +121,7 @@ def false_positives(current: BinaryOutcomes, *, threshold: float | None = None) 
     return confusion(current, threshold).fp * current.rows_per_count
 
 
-@metric("false_negatives", worse="higher", bounds=(0, inf))
+@metric("false_negatives", worse="higher", bounds=(0, inf), scale="total")
 def false_negatives(current: BinaryOutcomes, *, threshold: float | None = None) -> FloatArray:
     """Rows decided 0 that are 1.
 
@@ -133,7 +133,7 @@ def false_negatives(current: BinaryOutcomes, *, threshold: float | None = None) 
     return confusion(current, threshold).fn * current.rows_per_count
 
 
-@metric("true_negatives", worse="either", bounds=(0, inf))
+@metric("true_negatives", worse="either", bounds=(0, inf), scale="total")
 def true_negatives(current: BinaryOutcomes, *, threshold: float | None = None) -> FloatArray:
     """Rows decided 0 that are 0.
 

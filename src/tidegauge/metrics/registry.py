@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from tidegauge.metrics.inputs import COLUMN_INPUTS, TASKS, Fine, FloatArray
+from tidegauge.metrics.inputs import COLUMN_INPUTS, TASKS, Fine, FloatArray, Traffic
 from tidegauge.metrics.results import PerClass, Result
 
 Direction: TypeAlias = Literal["higher", "lower", "either"]
+Scale: TypeAlias = Literal["rate", "total"]
 Function = TypeVar("Function", bound=Callable[..., Result])
 
 KINDS = ("numeric", "categorical", "timestamp")
@@ -36,6 +37,7 @@ class Form:
     noise: Callable[..., FloatArray] | None
     kinds: tuple[str, ...]  # of column
     tasks: tuple[str, ...]  # whose outcomes the function reads
+    scale: Scale
     per_class: bool  # one value for every class
 
     @property
@@ -162,6 +164,7 @@ def metric(
     noise: Callable[..., FloatArray] | None = None,
     kinds: tuple[str, ...] = KINDS,
     family: str | None = None,
+    scale: Scale = "rate",
 ) -> Callable[[Function], Function]:
     """Register a function as the metric `name`, or as its form for one more task.
 
@@ -179,10 +182,12 @@ def metric(
         Kinds of column it can be computed for; of no meaning for model-level inputs.
     family
         Heading it belongs under; the module's name unless given.
+    scale
+        "total" for values that add up over windows, and so say nothing beside a whole reference.
     """
 
     def register(function: Function) -> Function:
-        form = _read(function, worse=worse, bounds=bounds, noise=noise, kinds=kinds)
+        form = _read(function, worse=worse, bounds=bounds, noise=noise, kinds=kinds, scale=scale)
         known = _REGISTRY.get(name)
         heading = family or function.__module__.rpartition(".")[2]
         if known is None:
@@ -204,6 +209,7 @@ def _read(
     bounds: tuple[float, float],
     noise: Callable[..., FloatArray] | None,
     kinds: tuple[str, ...],
+    scale: Scale,
 ) -> Form:
     hints = get_type_hints(function)
     parameters = inspect.signature(function).parameters.values()
@@ -213,7 +219,18 @@ def _read(
             f"{function.__qualname__}: inputs must be `current` or `reference, current`, "
             f"got {sorted(inputs)}"
         )
-    needs = {side: get_args(hints[side]) or (hints[side],) for side in inputs}
+    if not inspect.getdoc(function):
+        raise TypeError(
+            f"{function.__qualname__}: a metric says in a docstring what its value means"
+        )
+    needs = {side: get_args(hints.get(side)) or (hints.get(side),) for side in inputs}
+    allowed = {kind.__name__: kind for kind in (*COLUMN_INPUTS, Traffic, *TASKS.values())}
+    for side, kinds_of_side in needs.items():
+        if not set(kinds_of_side) <= set(allowed.values()):
+            raise TypeError(
+                f"{function.__qualname__}: `{side}` is annotated with {hints.get(side)!r}; "
+                f"allowed: {', '.join(allowed)}"
+            )
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     if Fine in needs["current"]:
         kinds = tuple(kind for kind in kinds if kind != "categorical")
@@ -228,6 +245,7 @@ def _read(
         bounds=bounds,
         noise=noise,
         kinds=kinds if set(needs["current"]) & set(COLUMN_INPUTS) else (),
+        scale=scale,
         tasks=tuple(task for task, kind in TASKS.items() if kind in needs["current"]),
         per_class=hints.get("return") is PerClass,
     )
