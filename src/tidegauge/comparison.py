@@ -268,7 +268,10 @@ def distributions(comparison: Comparison, columns: list[str]) -> tuple[Distribut
     drawn = []
     for name in columns:
         counted = comparison.counted(name)
-        if counted is None or not comparison.sums.n_rows:
+        if not comparison.sums.n_rows:
+            continue
+        if counted is None:
+            drawn.append(_labels(comparison, name))
             continue
         current = comparison.sums.slots(counted.block)[0]
         row = int(comparison.index[0])
@@ -289,6 +292,17 @@ def distributions(comparison: Comparison, columns: list[str]) -> tuple[Distribut
             pair = [_finite(counted, slots) for slots in (reference, current)]
             drawn.append(_numbers(counted, edges, pair, common))
     return tuple(drawn)
+
+
+def _labels(comparison: Comparison, name: str) -> Distribution:
+    """Labels by class."""
+    sides = (
+        Side(comparison, comparison.reference_sums, comparison.index),
+        Side(comparison, comparison.sums, None),
+    )
+    reference, current = (side.bins(name)[0, :-1] for side in sides)
+    classes = comparison.sums.table.layout.classes or ("0", "1")
+    return Distribution(name, "categorical", classes, None, reference, current, 0, 0)
 
 
 def _finite(counted: CountedColumn, slots: IntArray) -> IntArray:

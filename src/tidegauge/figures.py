@@ -196,9 +196,10 @@ def metric_over_time(
     if threshold is not None:
         _limit(figure, threshold, f"threshold {threshold:g}", LIMIT, "dash")
     else:
-        for line in CUSTOMARY.get(metric, ()):
-            if values.max() > 0.6 * line:
-                _limit(figure, line, f"customary {line:g}", REFERENCE, "dot")
+        lines = [line for line in CUSTOMARY.get(metric, ()) if values.max() > 0.6 * line]
+        named = " and ".join(f"{line:g}" for line in lines)
+        for line in lines:  # close together: one label serves both
+            _limit(figure, line, f"customary {named}" * (line == lines[-1]), REFERENCE, "dot")
     return figure
 
 
