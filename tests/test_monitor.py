@@ -716,3 +716,14 @@ def test_a_stored_monitor_with_unknown_classes_is_refused(
     archive.write(tmp_path / "m", "monitor", header, arrays)
     with pytest.raises(tg.DataError, match="unknown classes"):
         tg.Monitor.load(tmp_path / "m")
+
+
+def test_ids_of_another_kind_are_refused(reference: tg.Reference) -> None:
+    monitor = tg.Monitor(reference)
+    columns = traffic(5, 24)
+    monitor.log(without(columns, "y"))
+    with pytest.raises(tg.DataError, match="ids are of kind text, those before were of kind integ"):
+        monitor.label({"id": columns["id"].astype(str), "y": columns["y"]})
+    assert monitor.account.labels == 0
+    monitor.label(labels_of(columns))
+    assert monitor.account.matched == 5

@@ -110,6 +110,7 @@ class Monitor:
         self._table = reference.new_table(pane if timed else 0)
         self._join = self._new_join()
         self._lock = threading.RLock()
+        self._id_kind: str | None = None  # "integer" or "text", as the first ids were
 
     def __repr__(self) -> str:
         return (
@@ -148,11 +149,13 @@ class Monitor:
         """
         rows = as_batch(batch)
         with self._lock:
+            id_kind = self._check_ids(rows)
             ranges = list(tiles(rows))
             # Everything that can fail is read before anything is counted; one tile is kept.
             read = {span: self._read(rows, *span) for span in ranges[:1]}
             for span in ranges[1:]:
                 self._read(rows, *span)
+            self._id_kind = id_kind
             return sum(
                 self._log(rows, span, read.pop(span) if span in read else self._read(rows, *span))
                 for span in ranges
@@ -169,6 +172,19 @@ class Monitor:
             secret=self.reference.secret,
             timestamp=self.schema.timestamp,
         )
+
+    def _check_ids(self, batch: Batch) -> str | None:
+        """Kind of the ids so far; integers never join with text, however alike they look."""
+        name = self.schema.prediction_id
+        kind = None if name is None else batch.kind(name)
+        if kind not in ("integer", "text") or not batch.n_rows:
+            return self._id_kind
+        if self._id_kind not in (None, kind):
+            raise DataError(
+                f"column {name!r}: ids are of kind {kind}, those before were of kind "
+                f"{self._id_kind}; cast one of them, or no label will meet its prediction"
+            )
+        return kind
 
     def _log(self, batch: Batch, span: tuple[int, int], rows: Predictions) -> int:
         table = self._table
@@ -234,9 +250,11 @@ class Monitor:
             )
         rows = as_batch(batch)
         with self._lock:
+            id_kind = self._check_ids(rows)
             ranges = list(tiles(rows))
             secret = self.reference.secret
             read = [read_labels(rows, self._table.layout, *span, secret=secret) for span in ranges]
+            self._id_kind = id_kind
             for part in read:
                 self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
             return rows.n_rows
