@@ -34,6 +34,16 @@ SCHEMA = tg.Schema(
     segments=["g"],
 )
 
+VERSIONED = tg.Schema(
+    task="binary",
+    prediction_id="id",
+    timestamp="t",
+    model_version="v",
+    features=["x"],
+    prediction_score="p",
+    label="y",
+)
+
 
 def traffic(n: int, seed: int = 0, days: int = 2) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
@@ -395,16 +405,7 @@ def test_text_labels_need_the_positive_one() -> None:
 def test_versions_are_watched_apart(reference: tg.Reference) -> None:
     del reference
     columns = {**traffic(600, 8), "v": np.where(np.arange(600) % 3 == 0, "champion", "challenger")}
-    schema = tg.Schema(
-        task="binary",
-        prediction_id="id",
-        timestamp="t",
-        model_version="v",
-        features=["x"],
-        prediction_score="p",
-        label="y",
-    )
-    monitor = tg.Monitor(tg.Reference.fit(columns, schema))
+    monitor = tg.Monitor(tg.Reference.fit(columns, VERSIONED))
     monitor.log(without(columns, "y"))
     # The same ids scored by the other version join the same labels.
     other = np.where(columns["v"] == "champion", "challenger", "champion")
@@ -659,17 +660,8 @@ def test_a_report_draws_all_versions() -> None:
 
 def test_merge_hands_a_label_to_the_other_version() -> None:
     columns = {**traffic(2, 21), "v": ["a", "b"]}
-    schema = tg.Schema(
-        task="binary",
-        prediction_id="id",
-        timestamp="t",
-        model_version="v",
-        features=["x"],
-        prediction_score="p",
-        label="y",
-    )
     columns["id"] = np.array([7, 7])
-    reference = tg.Reference.fit(columns, schema)
+    reference = tg.Reference.fit(columns, VERSIONED)
     first, second = tg.Monitor(reference), tg.Monitor(reference)
     first.log(rows(without(columns, "y", "v"), [0]) | {"v": ["a"]})
     second.log(rows(without(columns, "y", "v"), [1]) | {"v": ["b"]})

@@ -156,9 +156,7 @@ class Layout:
             return np.empty(0)
         grid = self.columns[self.schema.score_columns[0]].grid
         assert grid is not None
-        cuts = np.array(
-            grid.cuts
-        )  # as they were stored: another machine may round a logit differently
+        cuts = np.array(grid.cuts)  # as stored: another machine may round a logit differently
         return cuts[(cuts > 0) & (cuts <= 1)]
 
     @property

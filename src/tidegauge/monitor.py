@@ -509,7 +509,7 @@ class Monitor:
             When the file is damaged, of another kind, or of a later format.
         """
         header, arrays = archive.read(path, "monitor")
-        try:
+        with archive.restoring(path):
             parts: dict[str, dict[str, NDArray[Any]]] = {"reference": {}, "table": {}, "join": {}}
             for name, array in arrays.items():
                 part, _, key = name.partition(".")
@@ -527,10 +527,6 @@ class Monitor:
             ):
                 raise DataError(f"{path}: the stored monitor is damaged (unknown classes)")
             monitor._join.load(join)
-        except DataError:
-            raise
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the stored monitor is damaged ({error!r})") from None
         return monitor
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -204,12 +204,8 @@ class Reference:
             When the file is damaged, of another kind, or of a later format.
         """
         header, arrays = archive.read(path, "reference")
-        try:
+        with archive.restoring(path):
             return cls.from_state(header, arrays)
-        except DataError:
-            raise
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: the stored reference is damaged ({error!r})") from None
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays of the file."""
