@@ -1,5 +1,5 @@
 // Turns a block of doubles into fine-bin slots, with the widest instructions that the processor has.
-// Costs 0.3 to 0.6 ns a value; the same loop is compiled for each instruction set.
+// Costs about 0.5 ns a value with AVX-512 and 1 ns with AVX2; the same loop is compiled for each instruction set.
 // Deterministic: element-wise IEEE arithmetic without contraction gives the same slots on all of them.
 #pragma once
 

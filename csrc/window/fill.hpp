@@ -1,5 +1,5 @@
 // Counts rows and their columns into cells: each block is encoded once, then added to every cell that it meets.
-// Costs 0.6 to 0.9 ns a value for one cell a block, about 1 ns more for each further set of segments.
+// Costs about 1.2 ns a float64 for one cell a block, about 1 ns more for each further set of segments.
 // Deterministic: tasks are columns, and a column's counts are touched by its own task alone.
 #pragma once
 
