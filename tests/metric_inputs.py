@@ -13,6 +13,8 @@ from tidegauge.metrics.inputs import (
     Bins,
     ColumnCounts,
     Fine,
+    GroupDecisions,
+    GroupOutcomes,
     MulticlassOutcomes,
     RegressionOutcomes,
     Traffic,
@@ -146,11 +148,43 @@ def fine(counts: list[int]) -> Fine:
     return Fine(np.array(counts, dtype=np.int64), np.array(EDGES))
 
 
+GROUPS = reference.GROUPS
+
+
+def group_outcomes(rows: list[tuple[str, int, int | None, float]]) -> GroupOutcomes:
+    """Counts of rows (group, decision, label or None, score)."""
+
+    def count(keep: Any) -> np.ndarray:
+        return np.array(
+            [sum(bool(keep(d, y)) for g, d, y, _ in rows if g == name) for name in GROUPS]
+        )
+
+    tenths = np.zeros((3, len(GROUPS), 10))
+    for group, _, label, score in rows:
+        if label is not None:
+            cell = (GROUPS.index(group), int(tenth_of(np.array(score))))
+            tenths[(slice(None), *cell)] += (1, label, score)
+    return GroupOutcomes(
+        GROUPS,
+        count(lambda d, y: True),
+        count(lambda d, y: d),
+        tp=count(lambda d, y: d == 1 and y == 1),
+        fp=count(lambda d, y: d == 1 and y == 0),
+        fn=count(lambda d, y: d == 0 and y == 1),
+        tn=count(lambda d, y: d == 0 and y == 0),
+        scored=tenths[0],
+        positive=tenths[1],
+        score_sum=tenths[2],
+    )
+
+
 BUILD = {
     Bins: bins,
     Fine: fine,
     ColumnCounts: column,
     Traffic: traffic,
+    GroupDecisions: lambda rows: group_outcomes(rows).decisions,
+    GroupOutcomes: group_outcomes,
     BinaryOutcomes: binary,
     MulticlassOutcomes: multiclass,
     RegressionOutcomes: regression,
@@ -173,6 +207,11 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
     if kind is RegressionOutcomes:
         return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
     scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000
+    if kind in (GroupDecisions, GroupOutcomes):
+        groups = random.choice(GROUPS, size, p=[0.5, 0.4, 0.1])
+        decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
+        known = [label if random.random() < 0.9 else None for label in labels]
+        return list(zip(groups.tolist(), decisions, known, scores[:, 0].tolist(), strict=True))
     if kind is BinaryOutcomes:
         decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
         return list(zip(scores[:, 0].tolist(), decisions, labels, strict=True))

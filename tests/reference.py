@@ -548,7 +548,192 @@ def label_count(rows, *_):
     return len(rows)
 
 
+# Fairness: rows (group, decision, label or None, score).
+
+GROUPS = ("a", "b", "c")
+MINIMUM = 30
+
+
+def pooled(rows, minimum):
+    """Rows of every group, those of small groups under one name at the end."""
+    by_group = {name: [row for row in rows if row[0] == name] for name in GROUPS}
+    small = [name for name in GROUPS if len(by_group[name]) < minimum]
+    other = [row for name in small for row in by_group[name]]
+    return {**{n: [] if n in small else by_group[n] for n in GROUPS}, "(other)": other}
+
+
+def selection(rows):
+    return divide(sum(d for _, d, _, _ in rows), len(rows))
+
+
+def share_of(hit, of):
+    """Share of the labelled rows for which `of` holds that `hit` holds for too."""
+
+    def share(rows):
+        trials = [(d, y) for _, d, y, _ in rows if y is not None and of(d, y)]
+        return divide(sum(bool(hit(d, y)) for d, y in trials), len(trials))
+
+    return share
+
+
+HIT_RATE = share_of(lambda d, y: d, lambda d, y: y == 1)
+FALSE_ALARMS = share_of(lambda d, y: d, lambda d, y: y == 0)
+PRECISION = share_of(lambda d, y: y, lambda d, y: d == 1)
+OMISSIONS = share_of(lambda d, y: y, lambda d, y: d == 0)
+CORRECT = share_of(lambda d, y: d == y, lambda d, y: True)
+
+
+def gap_of(share):
+    def gap(rows, method="between_groups", minimum=MINIMUM):
+        shares = [share(part) for part in pooled(rows, minimum).values()]
+        shares = [each for each in shares if not math.isnan(each)]
+        if len(shares) < 2:
+            return math.nan
+        if method == "between_groups":
+            return max(shares) - min(shares)
+        return max(abs(each - share(rows)) for each in shares)
+
+    return gap
+
+
+def fraction_of(share):
+    def fraction(rows, method="between_groups", minimum=MINIMUM):
+        shares = [share(part) for part in pooled(rows, minimum).values()]
+        shares = [each for each in shares if not math.isnan(each)]
+        if len(shares) < 2:
+            return math.nan
+        if method == "between_groups":
+            return divide(min(shares), max(shares))
+        pairs = [(each, share(rows)) for each in shares]
+        return min(divide(min(pair), max(pair)) for pair in pairs)
+
+    return fraction
+
+
+def both(first, second, worst):
+    def combined(rows, agg="worst_case", **options):
+        pair = [first(rows, **options), second(rows, **options)]
+        if any(map(math.isnan, pair)):
+            return math.nan
+        return worst(pair) if agg == "worst_case" else sum(pair) / 2
+
+    return combined
+
+
+def differential_fairness(rows, concentration=1.0, minimum=MINIMUM):
+    parts = [part for part in pooled(rows, minimum).values() if part]
+    chances = [
+        (sum(d for _, d, _, _ in part) + concentration) / (len(part) + 2 * concentration)
+        for part in parts
+    ]
+    if len(chances) < 2:
+        return math.nan
+    return max(
+        max(abs(math.log(p / q)), abs(math.log((1 - p) / (1 - q))))
+        for p in chances
+        for q in chances
+    )
+
+
+def entropy(benefits, alpha):
+    mean = divide(sum(benefits), len(benefits))
+    if math.isnan(mean) or mean == 0:
+        return math.nan
+    relative = [b / mean for b in benefits]
+    if alpha == 1:
+        terms = [r * math.log(r) if r > 0 else 0 for r in relative]
+    elif alpha == 0:
+        if min(relative) == 0:
+            return math.nan
+        terms = [-math.log(r) for r in relative]
+    else:
+        terms = [(r**alpha - 1) / (alpha * (alpha - 1)) for r in relative]
+    return sum(terms) / len(terms)
+
+
+def benefits(rows):
+    return [d - y + 1 for _, d, y, _ in rows if y is not None]
+
+
+def generalized_entropy_index(rows, alpha=2.0):
+    return entropy(benefits(rows), alpha)
+
+
+def between_group_entropy_index(rows, alpha=2.0, minimum=MINIMUM):
+    of_groups = [benefits(part) for part in pooled(rows, minimum).values()]
+    return entropy([sum(b) / len(b) for b in of_groups for _ in b], alpha)
+
+
+def others(rows, parts, name, against):
+    """Rows that a group is compared with."""
+    if against == "rest":
+        return [row for other, part in parts.items() if other != name for row in part]
+    if against == "overall":
+        return rows
+    if against == "largest":
+        return max(parts.values(), key=len)
+    return parts.get(against, [])
+
+
+def per_group(value):
+    """Value of each group's rows beside those of the others."""
+
+    def values(rows, against="rest", minimum=MINIMUM):
+        parts = pooled(rows, minimum)
+        return [value(part, others(rows, parts, name, against)) for name, part in parts.items()]
+
+    return values
+
+
+def mean_gap(first, second):
+    return per_group(
+        lambda part, rest: mean_of(first(part) - first(rest), second(part) - second(rest))
+    )
+
+
+def alone(value):
+    def values(rows, minimum=MINIMUM):
+        return [value(part) for part in pooled(rows, minimum).values()]
+
+    return values
+
+
+def benefit_of(rows):
+    labelled = [(d, y) for _, d, y, _ in rows if y is not None]
+    return divide(sum(d for d, _ in labelled), sum(y for _, y in labelled))
+
+
+def calibration_of(rows):
+    labelled = [(min(int(s * 10), 9), y, s) for _, _, y, s in rows if y is not None]
+    gaps = [abs(sum(y - s for t, y, s in labelled if t == tenth)) for tenth in range(10)]
+    return divide(sum(gaps), len(labelled))
+
+
+FAIRNESS = {
+    "demographic_parity_difference": gap_of(selection),
+    "demographic_parity_ratio": fraction_of(selection),
+    "equal_opportunity_difference": gap_of(HIT_RATE),
+    "equal_opportunity_ratio": fraction_of(HIT_RATE),
+    "equalized_odds_difference": both(gap_of(HIT_RATE), gap_of(FALSE_ALARMS), max),
+    "equalized_odds_ratio": both(fraction_of(HIT_RATE), fraction_of(FALSE_ALARMS), min),
+    "predictive_parity_difference": gap_of(PRECISION),
+    "accuracy_difference": gap_of(CORRECT),
+    "differential_fairness": differential_fairness,
+    "generalized_entropy_index": generalized_entropy_index,
+    "between_group_entropy_index": between_group_entropy_index,
+    "disparate_impact": per_group(lambda part, rest: divide(selection(part), selection(rest))),
+    "statistical_parity_difference": per_group(
+        lambda part, rest: selection(part) - selection(rest)
+    ),
+    "average_odds_difference": mean_gap(HIT_RATE, FALSE_ALARMS),
+    "average_predictive_value_difference": mean_gap(PRECISION, OMISSIONS),
+    "group_benefit": alone(benefit_of),
+    "group_calibration_error": alone(calibration_of),
+}
+
+
 DEFINITIONS = {
+    **{(name, None): definition for name, definition in FAIRNESS.items()},
     **{
         (function.__name__, None): function
         for function in (

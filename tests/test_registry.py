@@ -18,7 +18,7 @@ from tidegauge import metrics
 from tidegauge.metrics.inputs import TASKS, Bins, Fine
 from tidegauge.metrics.page import metric_page
 from tidegauge.metrics.registry import Metric, metric
-from tidegauge.metrics.results import Estimate, PerClass, Proportion, value_of
+from tidegauge.metrics.results import PerClass, PerGroup, value_of
 
 FORMS = [
     pytest.param(get, form, task, id=f"{get.name}-{task or 'column'}")
@@ -32,7 +32,15 @@ DRIFT = [
     for form in metric.forms
 ]
 NEVER_UNDEFINED = "Never undefined."
-VALUES = {"threshold": (None, 0.5), "beta": (2.0, 0.5), "k": (2, 1, 3)}
+VALUES = {
+    "threshold": (None, 0.5),
+    "beta": (2.0, 0.5),
+    "k": (2, 1, 3),
+    "minimum": (1, 8),
+    "against": ("overall", "largest", "b", "nobody"),
+    "alpha": (0, 1, 2.0),
+    "concentration": (0.5,),
+}
 
 
 def variants(form):
@@ -88,9 +96,9 @@ def test_values_and_intervals_keep_within_bounds(metric, form, task) -> None:
         values = value_of(result)
         known = np.asarray(values)[~np.isnan(values)]
         assert ((low <= known) & (known <= high)).all()
-        if isinstance(result, PerClass):
+        if isinstance(result, PerClass | PerGroup):
             result = result.result
-        if isinstance(result, Proportion | Estimate):
+        if not isinstance(result, np.ndarray | float):
             lower, upper = result.interval()
             undefined = np.isnan(values)
             assert (undefined | ((lower <= values + 1e-12) & (values <= upper + 1e-12))).all()

@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tidegauge import archive
+from tidegauge import metrics as registry
 from tidegauge._core import NEVER, Batch, DataError, Join, SchemaError
 from tidegauge.comparison import (
-    Comparison,
     chosen_metrics,
     distributions,
     kinds_of,
@@ -32,6 +32,7 @@ from tidegauge.ingest import (
     tiles,
 )
 from tidegauge.metrics import Metric
+from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
 from tidegauge.report import Report
 from tidegauge.schema import Schema
@@ -348,10 +349,19 @@ class Monitor:
         chosen = chosen_metrics(asked, threshold)  # type: ignore[arg-type]
         names = self._columns(columns)
         with self._lock:
-            comparison = self._compare(window, step, segments, versions)
-            if comparison is None:
+            span = self._span(window, step)
+            if not len(self._table.cells):
                 return METRIC_TABLE.empty_table()
-            return comparison.table(model=self.model, metrics=chosen, columns=names)
+            some = [versions] if isinstance(versions, str) else versions
+            comparison = window_comparison(
+                self.reference, self._table, span, segments=segments, versions=some
+            )
+            rest = chosen and [each for each in chosen if not each.of_groups]
+            table = comparison.table(model=self.model, metrics=rest, columns=names)
+            if segments is not None and "all" not in segments:
+                return table
+            fairness = self._fairness(span, chosen, columns, some)
+            return pa.concat_tables([table, fairness]).unify_dictionaries()
 
     def baseline(
         self,
@@ -383,27 +393,45 @@ class Monitor:
     def _columns(self, columns: str | Sequence[str] | None) -> list[str] | None:
         if columns is None:
             return None
-        known = kinds_of(self._table.layout)
+        counted, protected = kinds_of(self._table.layout), attributes(self._table.layout)
         asked = [columns] if isinstance(columns, str) else list(columns)
         for name in asked:
-            if name not in known:
-                raise ValueError(f"unknown column {name!r}; counted are: {', '.join(known)}")
-        return asked
+            if name not in counted and name not in protected:
+                known = ", ".join(dict.fromkeys([*counted, *protected]))
+                raise ValueError(f"unknown column {name!r}; counted are: {known}")
+        return [name for name in asked if name in counted]
 
-    def _compare(
-        self,
-        window: str | None,
-        step: str | None,
-        segments: str | Sequence[str] | None,
-        versions: str | Sequence[str] | None,
-    ) -> Comparison | None:
+    def _span(self, window: str | None, step: str | None) -> Span:
         timeless = self._table.pane == 0
-        span = Span.parse("all" if timeless and window is None else window, step, self._table.pane)
-        if not len(self._table.cells):
-            return None
-        chosen = [versions] if isinstance(versions, str) else versions
-        return window_comparison(
-            self.reference, self._table, span, segments=segments, versions=chosen
+        return Span.parse("all" if timeless and window is None else window, step, self._table.pane)
+
+    def _fairness(
+        self,
+        span: Span,
+        metrics: list[Metric] | None,
+        columns: str | Sequence[str] | None,
+        versions: Sequence[str] | None,
+    ) -> pa.Table:
+        """Fairness metrics of the protected attributes among the columns asked for."""
+        asked = [columns] if isinstance(columns, str) else columns
+        names = [each for each in attributes(self._table.layout) if asked is None or each in asked]
+        known = metrics or [registry.get(name) for name in registry.names()]
+        chosen = [each for each in known if each.of_groups]
+        if metrics and chosen and not names:
+            raise ValueError(
+                f"metric {chosen[0].name!r} compares the groups of protected attributes; name them "
+                "by Schema(protected=[...]) of a binary task"
+            )
+        if not names or not chosen:
+            return METRIC_TABLE.empty_table()
+        return fairness_table(
+            self.reference,
+            self._table,
+            span,
+            names=names,
+            model=self.model,
+            metrics=chosen,
+            versions=versions,
         )
 
     def report(

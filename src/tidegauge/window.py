@@ -477,6 +477,14 @@ class WindowTable:
             sums,
         )
 
+    def segment_labels(self, columns: tuple[str, ...]) -> list[str]:
+        """Labels of the segments that have been met of a set of columns."""
+        place = self._sets.index(columns)
+        found = {
+            self._label(number, values) for _, number, values in self.names() if number == place
+        }
+        return sorted(found)
+
     def _label(self, number: int, values: Sequence[str]) -> str:
         columns = self._sets[number]
         pairs = zip(columns, values, strict=True)

@@ -16,16 +16,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tidegauge.metrics.inputs import (
+    OTHER_GROUP,
     Bins,
     ColumnCounts,
     Fine,
     FloatArray,
+    GroupDecisions,
+    GroupOutcomes,
     IntArray,
     Outcomes,
     Traffic,
+    ratio,
 )
-from tidegauge.metrics.registry import Form, Metric, get, names
-from tidegauge.metrics.results import Estimate, PerClass, Proportion, Result, value_of
+from tidegauge.metrics.registry import PROTECTED, Form, Metric, get, names
+from tidegauge.metrics.results import PerClass, PerGroup, Result, value_of
 from tidegauge.values import METRIC_TABLE
 
 BLOCK_BYTES = 1 << 22  # of counts stacked at a time; temporaries take a few times as much
@@ -173,6 +177,38 @@ def evaluate(
     return _table(keys, pieces, current.label_share(), model)
 
 
+def evaluate_groups(
+    keys: Keys,
+    current: Mapping[str, GroupOutcomes],
+    reference: Mapping[str, GroupOutcomes],
+    *,
+    model: str,
+    metrics: Sequence[Metric],
+) -> pa.Table:
+    """Compute fairness metrics of protected attributes, as a tidy table.
+
+    Parameters
+    ----------
+    keys
+        What the R rows of the counts stand for.
+    current, reference
+        Counts by attribute, [R, G] each; both sides name the same groups. The column of a metric is
+        the attribute, or the group where a metric has a value for each.
+    model
+        Name of the model, for the table.
+    metrics
+        Metrics to compute; those that are not about groups are left out.
+    """
+    asked = tuple(_asked(m, form) for m in metrics if (form := m.form_for(PROTECTED)))
+    blocks = [
+        block
+        for name, outcomes in current.items()
+        for block in _group_blocks(name, outcomes, reference[name], asked)
+    ]
+    known = next(iter(current.values()))
+    return _table(keys, _pieces(blocks), ratio(known.n, known.predictions), model)
+
+
 def _check_served(
     chosen: Sequence[Metric], serving: Mapping[str | None, tuple[_Asked, ...]]
 ) -> None:
@@ -309,6 +345,21 @@ def _model_blocks(part: _Part, asked: tuple[_Asked, ...], rows: int) -> Iterator
         yield _measured([part], per_class, rows, columns=classes)
 
 
+def _group_blocks(
+    attribute: str, current: GroupOutcomes, reference: GroupOutcomes, asked: tuple[_Asked, ...]
+) -> Iterator[_Block]:
+    """Measure an attribute, then each of its groups under the name of the group."""
+    whole = tuple(each for each in asked if not each.form.per_group)
+    per_group = tuple(each for each in asked if each.form.per_group)
+    sides = ({GroupOutcomes: s, GroupDecisions: s.decisions} for s in (current, reference))
+    part, rows = _Part(attribute, *sides), len(current.decided)
+    if whole:
+        yield _measured([part], whole, rows)
+    if per_group:
+        columns = (*current.names, f"{attribute}={OTHER_GROUP}")
+        yield _measured([part], per_group, rows, columns=columns)
+
+
 def _measured(
     group: Sequence[_Part],
     asked: tuple[_Asked, ...],
@@ -340,21 +391,21 @@ def _fill(block: _Block, cells: slice, current: Inputs, reference: Inputs) -> No
     sides = {"current": current, "reference": reference}
     for m, asked in enumerate(block.asked):
         form = asked.form
-        place = _classes_first if form.per_class else _as_is
+        place = _last_first if form.per_class or form.per_group else _as_is
         inputs = {side: _pick(sides[side], kinds) for side, kinds in form.inputs.items()}
         baseline = _pick(reference, form.inputs["current"])
         values, n = block.values[:, :, m, cells], block.n[:, :, m, cells]
         result = asked.compute(**inputs)
         values[_VALUE] = place(value_of(result))
-        n[0] = inputs["current"].n
+        n[0] = place(result.n) if isinstance(result, PerGroup) else inputs["current"].n
         if limits := _interval(result, inputs["current"]):
             values[_LOWER] = np.clip(place(limits[0]), *form.bounds)
             values[_UPPER] = np.clip(place(limits[1]), *form.bounds)
         if baseline is not None:
             n[1] = baseline.n
-        if "reference" in inputs:
+        if "reference" in inputs or form.noise:
             values[_NOISE] = asked.noise(**inputs)
-        elif baseline is not None and form.scale == "rate":
+        if "reference" not in inputs and baseline is not None and form.scale == "rate":
             usual = place(value_of(asked.compute(current=baseline)))
             values[_REFERENCE] = np.where(n[1] > 0, usual, np.nan)
     block.status[..., cells] = _status(block, cells, current)
@@ -369,16 +420,16 @@ def _as_is(array: FloatArray) -> FloatArray:
     return array
 
 
-def _classes_first(array: FloatArray) -> FloatArray:
-    """Put classes in the place of columns: [1, R, K] -> [K, R]."""
+def _last_first(array: FloatArray) -> FloatArray:
+    """Put classes or groups in the place of columns: [1, R, K] -> [K, R]."""
     return np.moveaxis(array, -1, 0)[:, 0]
 
 
 def _interval(result: Result, inputs: Any) -> tuple[FloatArray, FloatArray] | None:
     rows_per_count = getattr(inputs, "rows_per_count", np.ones(1))
-    if isinstance(result, PerClass):
+    if isinstance(result, PerClass | PerGroup):
         result, rows_per_count = result.result, rows_per_count[..., None]
-    return result.interval(rows_per_count) if isinstance(result, Proportion | Estimate) else None
+    return None if isinstance(result, np.ndarray) else result.interval(rows_per_count)
 
 
 def _status(block: _Block, cells: slice, current: Inputs) -> npt.NDArray[np.int8]:
@@ -388,10 +439,11 @@ def _status(block: _Block, cells: slice, current: Inputs) -> npt.NDArray[np.int8
     )
     waiting = False if predictions is None else (predictions > 0)[:, None]
     compared = np.array(["reference" in each.form.inputs for each in block.asked])[:, None]
+    labelled = np.array([each.form.label_based for each in block.asked])[:, None]
     n, n_reference = block.n[..., cells]
     reasons = {
         _OK: ~np.isnan(block.values[_VALUE, ..., cells]),
-        _NO_LABELS: (n == 0) & waiting,
+        _NO_LABELS: (n == 0) & waiting & labelled,
         _NO_DATA: n == 0,
         _NO_REFERENCE: compared & (n_reference == 0),
     }

@@ -6,18 +6,21 @@ columns, or nothing at all; every metric treats those dimensions alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 IntArray: TypeAlias = npt.NDArray[np.int64]
+Counts: TypeAlias = FloatArray | IntArray | list[int]
 
 _NONE: Any = 0  # becomes an array, as every number given to the classes below
 _UNKNOWN: Any = np.nan
+
+OTHER_GROUP = "(other)"
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
@@ -259,9 +262,100 @@ class RegressionOutcomes(_Labelled):
     center: float = 0.0
 
 
+@dataclass(frozen=True)
+class GroupDecisions:
+    """Decisions on the groups of a protected attribute, groups on the last axis; needs no labels.
+
+    >>> GroupDecisions(names=("F", "M"), decided=[10, 20], selected=[2, 8]).n
+    np.int64(30)
+    """
+
+    names: tuple[str, ...]  # of the G groups
+    decided: FloatArray  # [..., G]: rows with a decision
+    selected: FloatArray  # [..., G]: decided 1
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> FloatArray:
+        """Rows with a decision, all groups."""
+        total: FloatArray = self.decided.sum(axis=-1)
+        return total
+
+    def pooled(self, minimum: int) -> Self:
+        """Put the groups with fewer than `minimum` decisions together, as one more at the end.
+
+        >>> groups = GroupDecisions(names=("a", "b", "c"), decided=[50, 9, 8], selected=[5, 1, 2])
+        >>> groups.pooled(10).decided
+        array([50,  0,  0, 17])
+        """
+        small = self.decided < minimum
+        axis = small.ndim - 1
+
+        def pool(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            rare = small if counts.ndim == small.ndim else small[..., None]
+            other = np.where(rare, counts, 0).sum(axis=axis, keepdims=True)
+            return np.concatenate([np.where(rare, 0, counts), other], axis=axis)
+
+        counted = {each.name: getattr(self, each.name) for each in fields(self)}
+        arrays = {name: pool(a) for name, a in counted.items() if name != "names" and np.ndim(a)}
+        return replace(self, names=(*self.names, OTHER_GROUP), **arrays)
+
+
+@dataclass(frozen=True)
+class GroupOutcomes(GroupDecisions):
+    """Decisions on the groups of a protected attribute, and what the labels say of them."""
+
+    tp: FloatArray  # [..., G]
+    fp: FloatArray
+    fn: FloatArray
+    tn: FloatArray
+    # [..., G, 10]: labelled rows by tenth of the score, positives among them, sum of their scores
+    scored: FloatArray = _NONE
+    positive: FloatArray = _NONE
+    score_sum: FloatArray = _NONE
+
+    @classmethod
+    def from_confusion(
+        cls, names: tuple[str, ...], *, tp: Counts, fp: Counts, fn: Counts, tn: Counts
+    ) -> GroupOutcomes:
+        """Outcomes of four counts a group, all rows labelled.
+
+        >>> GroupOutcomes.from_confusion(("F", "M"), tp=[1, 2], fp=[0, 1], fn=[1, 1], tn=[2, 2]).n
+        np.float64(10.0)
+        """
+        counts = [np.asarray(each, dtype=np.float64) for each in (tp, fp, fn, tn)]
+        selected = counts[0] + counts[1]
+        decided = selected + counts[2] + counts[3]
+        return cls(names, decided, selected, *counts)
+
+    @property
+    def counts(self) -> list[FloatArray]:
+        """Every array, in the order in which the class takes them."""
+        return [getattr(self, each.name) for each in fields(self) if each.name != "names"]
+
+    @property
+    def decisions(self) -> GroupDecisions:
+        """What is known without labels."""
+        return GroupDecisions(names=self.names, decided=self.decided, selected=self.selected)
+
+    @property
+    def predictions(self) -> FloatArray:
+        """Rows with a decision, all groups."""
+        return self.decisions.n
+
+    @property
+    def n(self) -> FloatArray:
+        """Labelled rows with a decision, all groups."""
+        total: FloatArray = (self.tp + self.fp + self.fn + self.tn).sum(axis=-1)
+        return total
+
+
 Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
 
 COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
+GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes)
 
 TASKS: dict[str, type] = {
     "binary": BinaryOutcomes,

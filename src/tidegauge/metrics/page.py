@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 
-from tidegauge.metrics.registry import Form, Metric, families, get, names
+from tidegauge.metrics.registry import PROTECTED, Form, Metric, families, get, names
 
 _OPENING = """# Metrics
 
 Written by `python -m tidegauge.metrics.page` from the docstrings; change those instead.
 
 Every value of the metric table carries its sample size `n`. Drift values carry a `noise_floor`: the
-value to expect if nothing had changed. Shares and means carry a 95 % interval, `lower` to `upper`.
+value to expect if nothing had changed; gaps between groups carry the gap to expect of groups that
+are treated alike. Shares and means carry a 95 % interval, `lower` to `upper`.
 Values that need labels carry `label_share`, the share of the predictions whose label has arrived.
 An undefined value is null, and `status` says why. Options are chosen by
 `metrics.get("psi", convention="evidently")`, or by writing `psi(convention=evidently)` wherever a
@@ -24,6 +25,8 @@ _INPUTS = {
     "Fine": "fine bins",
     "ColumnCounts": "counts of a column",
     "Traffic": "counts of arrivals",
+    "GroupDecisions": "decisions on each group",
+    "GroupOutcomes": "outcomes of each group",
     "BinaryOutcomes": "binary outcomes",
     "MulticlassOutcomes": "multiclass outcomes",
     "RegressionOutcomes": "regression outcomes",
@@ -53,6 +56,8 @@ def _section(metric: Metric) -> str:
 def _form(form: Form) -> str:
     text = (inspect.getdoc(form.function) or "").split("\n>>> ")[0].strip()
     served = form.tasks or form.kinds or ("the traffic as a whole",)
+    if served == (PROTECTED,):
+        served = ("protected attributes",)
     sources = [_INPUTS[need.__name__] for need in form.needs]
     facts = [f"For {', '.join(served)}; from {' and '.join(sources)}."]
     facts += [f"Option {_option(form, name)}." for name in form.options]

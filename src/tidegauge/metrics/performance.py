@@ -478,15 +478,23 @@ def expected_calibration_error(current: BinaryOutcomes) -> FloatArray:
     >>> float(expected_calibration_error(outcomes))
     0.25
     """
-    middles = (current.edges[:-1] + current.edges[1:]) / 2
-    starts = np.searchsorted(middles, np.linspace(0, 1, 11))
-    upto = np.pad(np.cumsum(_by_score(current.positives), axis=-1), _before_last(current.positives))
-    observed = upto[..., starts[1:]] - upto[..., starts[:-1]]
+    observed = by_tenth(_by_score(current.positives), current.edges)
     return ratio(np.abs(observed - current.confidence).sum(axis=-1), _scored(current))
 
 
-def _before_last(counts: IntArray) -> list[tuple[int, int]]:
-    return [(0, 0)] * (counts.ndim - 2) + [(1, 0)]
+def by_tenth(counts: IntArray | FloatArray, edges: FloatArray) -> FloatArray:
+    """Counts of score bins, [..., S], added up to tenths of the score, [..., 10].
+
+    >>> by_tenth(np.array([3, 4]), np.array([0.0, 0.5, 1.0]))
+    array([0., 0., 3., 0., 0., 0., 0., 4., 0., 0.])
+    """
+    middles = (edges[:-1] + edges[1:]) / 2
+    starts = np.searchsorted(middles, np.linspace(0, 1, 11))
+    upto = np.pad(
+        np.cumsum(counts, axis=-1, dtype=np.float64), [(0, 0)] * (counts.ndim - 1) + [(1, 0)]
+    )
+    tenths: FloatArray = upto[..., starts[1:]] - upto[..., starts[:-1]]
+    return tenths
 
 
 # Multiclass classification.

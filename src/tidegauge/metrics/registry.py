@@ -13,14 +13,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
-from tidegauge.metrics.inputs import COLUMN_INPUTS, TASKS, Fine, FloatArray, Traffic
-from tidegauge.metrics.results import PerClass, Result
+from tidegauge.metrics.inputs import (
+    COLUMN_INPUTS,
+    GROUP_INPUTS,
+    TASKS,
+    Fine,
+    FloatArray,
+    GroupOutcomes,
+    Traffic,
+)
+from tidegauge.metrics.results import PerClass, PerGroup, Result
 
 Direction: TypeAlias = Literal["higher", "lower", "either"]
 Scale: TypeAlias = Literal["rate", "total"]
 Function = TypeVar("Function", bound=Callable[..., Result])
 
 KINDS = ("numeric", "categorical", "timestamp")
+PROTECTED = "protected"  # the kind of an attribute whose groups are compared
 SIDES = ("reference", "current")
 
 
@@ -39,6 +48,7 @@ class Form:
     tasks: tuple[str, ...]  # whose outcomes the function reads
     scale: Scale
     per_class: bool  # one value for every class
+    per_group: bool  # one value for every group
 
     @property
     def doc(self) -> str:
@@ -53,7 +63,7 @@ class Form:
     @property
     def label_based(self) -> bool:
         """Whether it waits for labels."""
-        return bool(self.tasks)
+        return bool(self.tasks) or GroupOutcomes in self.needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +113,12 @@ class Metric:
     @property
     def label_based(self) -> bool:
         """Whether it waits for labels."""
-        return bool(self.tasks)
+        return any(form.label_based for form in self.forms)
+
+    @property
+    def of_groups(self) -> bool:
+        """Whether it compares the groups of a protected attribute."""
+        return any(PROTECTED in form.kinds for form in self.forms)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -224,7 +239,9 @@ def _read(
             f"{function.__qualname__}: a metric says in a docstring what its value means"
         )
     needs = {side: get_args(hints.get(side)) or (hints.get(side),) for side in inputs}
-    allowed = {kind.__name__: kind for kind in (*COLUMN_INPUTS, Traffic, *TASKS.values())}
+    allowed = {
+        kind.__name__: kind for kind in (*COLUMN_INPUTS, *GROUP_INPUTS, Traffic, *TASKS.values())
+    }
     for side, kinds_of_side in needs.items():
         if not set(kinds_of_side) <= set(allowed.values()):
             raise TypeError(
@@ -234,6 +251,10 @@ def _read(
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     if Fine in needs["current"]:
         kinds = tuple(kind for kind in kinds if kind != "categorical")
+    if set(needs["current"]) & set(GROUP_INPUTS):
+        kinds = (PROTECTED,)
+    elif not set(needs["current"]) & set(COLUMN_INPUTS):
+        kinds = ()
     return Form(
         function=function,
         inputs=needs,
@@ -244,10 +265,11 @@ def _read(
         worse=worse,
         bounds=bounds,
         noise=noise,
-        kinds=kinds if set(needs["current"]) & set(COLUMN_INPUTS) else (),
+        kinds=kinds,
         scale=scale,
         tasks=tuple(task for task, kind in TASKS.items() if kind in needs["current"]),
         per_class=hints.get("return") is PerClass,
+        per_group=hints.get("return") is PerGroup,
     )
 
 
@@ -264,7 +286,7 @@ def families() -> tuple[str, ...]:
     """Headings the metrics are sorted under.
 
     >>> families()[:3]
-    ('drift', 'integrity', 'performance')
+    ('drift', 'fairness', 'integrity')
     """
     return tuple(dict.fromkeys(m.family for m in _REGISTRY.values()))
 

@@ -64,17 +64,38 @@ def mean(total: FloatArray, total_squared: FloatArray, n: npt.NDArray[Any]) -> E
 
 
 @dataclass(frozen=True, slots=True)
+class Bracket:
+    """A value with limits of its own, such as those of a ratio."""
+
+    value: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+    def interval(self, rows_per_count: FloatArray | float = 1.0) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper limit, as they were made: from rows."""
+        return self.lower, self.upper
+
+
+@dataclass(frozen=True, slots=True)
 class PerClass:
     """One result for every class, on the last axis."""
 
     result: FloatArray | Proportion | Estimate
 
 
-Result: TypeAlias = FloatArray | Proportion | Estimate | PerClass
+@dataclass(frozen=True, slots=True)
+class PerGroup:
+    """One result for every group of a protected attribute, on the last axis, from `n` rows each."""
+
+    result: FloatArray | Bracket
+    n: FloatArray
+
+
+Result: TypeAlias = FloatArray | Proportion | Estimate | Bracket | PerClass | PerGroup
 
 
 def value_of(result: Result) -> FloatArray:
     """Bare value of any result."""
-    if isinstance(result, PerClass):
+    if isinstance(result, PerClass | PerGroup):
         return value_of(result.result)
-    return result.value if isinstance(result, Proportion | Estimate) else result
+    return result.value if isinstance(result, Proportion | Estimate | Bracket) else result
