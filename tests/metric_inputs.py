@@ -141,7 +141,7 @@ def bins(counts: list[int]) -> Bins:
     return Bins(np.array(counts, dtype=np.int64))
 
 
-EDGES = [0.0, 1.0, 2.0, 4.0, 8.0, 9.0, 9.5]
+EDGES = [0.0, 1.0, 2.0, np.nextafter(2.0, 3.0), 8.0, 9.0, 9.5]  # the third: 2 alone
 
 
 def fine(counts: list[int]) -> Fine:

@@ -258,6 +258,20 @@ def distinct_count(rows):
     return len(set(present(rows))) if rows else NAN
 
 
+def quantile(counts, edges, level=0.5):
+    rows = sorted(values(counts, edges))
+    return rows[max(math.ceil(level * len(rows)), 1) - 1] if rows else NAN
+
+
+def largest_bin_share(counts, edges):
+    several = [
+        count
+        for count, (low, high) in zip(counts, pairwise(edges), strict=True)
+        if math.nextafter(low, math.inf) < high
+    ]
+    return divide(max(several), sum(counts))
+
+
 def minimum(rows):
     return min(present(rows), default=NAN)
 
@@ -753,6 +767,8 @@ DEFINITIONS = {
             any_violation_rate,
             constant,
             distinct_count,
+            quantile,
+            largest_bin_share,
             minimum,
             maximum,
             row_count,

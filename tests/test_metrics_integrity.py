@@ -109,6 +109,8 @@ def test_checks_are_for_the_kinds_of_column_they_make_sense_for() -> None:
         "nan_rate",
         "infinite_rate",
         "out_of_range_rate",
+        "quantile",
+        "largest_bin_share",
         "minimum",
         "maximum",
     }

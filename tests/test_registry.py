@@ -40,6 +40,7 @@ VALUES = {
     "against": ("overall", "largest", "b", "nobody"),
     "alpha": (0, 1, 2.0),
     "concentration": (0.5,),
+    "level": (0.0, 0.3, 0.9, 1.0),
 }
 
 

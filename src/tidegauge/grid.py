@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tidegauge._core import MAX_CUTS, NumericBins, SchemaError, upper_half
 from tidegauge.schema import Column
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 LARGEST = float(np.finfo(np.float64).max)
 SAMPLE = 2_000_000  # values that a grid is chosen from
@@ -20,8 +21,9 @@ REACH = 8.0  # spreads that a grid goes on beyond the reference, 64 times for po
 HEAVY_REACH = 64.0
 HEAVY_TAIL = 20.0  # largest value over median from which a positive column counts as heavy-tailed
 LIGHT_TAIL = 16.0  # range over standard deviation up to which a column counts as light-tailed
-ATOM_SHARE = 0.02  # a value this frequent gets a fine bin of its own
-MAX_ATOMS = 3
+ATOM_SHARE = 0.02  # a value this frequent is taken out of a fine bin that holds others too,
+LONE_ATOM_SHARE = 0.1  # and one that fills a decile even out of one that it has to itself so far
+CROWDED = 64  # times an even share of the rows in one fine bin: quantiles take over
 MAX_INTEGERS = 1 << 15
 
 
@@ -102,7 +104,8 @@ def fit_grid(values: FloatArray, column: Column, n_bins: int) -> Grid:
 
     Whole numbers of a moderate range get a bin each. Light tails get equal steps, positive heavy
     tails steps that grow with the value, and other heavy tails steps that grow from the median on
-    both sides. All reach far past the reference, with open ends.
+    both sides. Where that would crowd the values into few bins, quantiles of the reference are
+    edges too. All reach far past the reference, with open ends.
 
     >>> fit_grid(np.array([1.0, 2.0, 5.5]), Column("numeric"), 1024).kind
     'linear'
@@ -124,12 +127,17 @@ def fit_grid(values: FloatArray, column: Column, n_bins: int) -> Grid:
     with np.errstate(over="ignore", invalid="ignore"):  # values may reach the ends of the doubles
         kind = column.grid or _kind(sample, n_bins)
         numbers = _FITS[kind](sample, n_bins)
-    atoms = [] if kind == "integer" else _atoms(sample)
-    cuts = np.unique(np.concatenate([_limit_cuts(limits), *atoms]))
-    if len(cuts) > MAX_CUTS:
-        raise AssertionError("more cuts than the core can hold")
-    core_kind = "linear" if kind == "integer" else kind
-    return Grid(core_kind, tuple(cuts.tolist()), limits, **numbers)
+    cuts = _limit_cuts(limits)
+    if kind == "integer":
+        return Grid("linear", tuple(cuts.tolist()), limits, **numbers)
+    grid = Grid(kind, tuple(cuts.tolist()), limits, **numbers)
+    values, counts = np.unique(sample, return_counts=True)
+    atoms = _atoms(values, counts, grid)[: (MAX_CUTS - len(cuts)) // 2]
+    cuts = np.unique(np.concatenate([cuts, *map(_apart, atoms)]))
+    grid = replace(grid, cuts=tuple(cuts.tolist()))
+    if column.grid is None and _largest_crowd(values, counts, grid) > CROWDED / n_bins:
+        return _quantile_grid(sample, grid, n_bins)
+    return grid
 
 
 def _limit_cuts(limits: tuple[float, float]) -> FloatArray:
@@ -151,12 +159,34 @@ def _kind(sample: FloatArray, n_bins: int) -> str:
     return "symlog"
 
 
-def _atoms(sample: FloatArray) -> list[FloatArray]:
-    """Cuts around values that many rows share."""
-    values, counts = np.unique(sample, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:MAX_ATOMS]
-    chosen = [values[i] for i in order if counts[i] > 1 and counts[i] >= ATOM_SHARE * len(sample)]
-    return [np.array([value, np.nextafter(value, np.inf)]) for value in chosen]
+def _atoms(values: FloatArray, counts: IntArray, grid: Grid) -> FloatArray:
+    """Values that many rows share, and among others in a fine bin, the most frequent first."""
+    slots = grid.bins().encode(values)
+    least = np.where(np.bincount(slots)[slots] > 1, ATOM_SHARE, LONE_ATOM_SHARE)
+    chosen = np.flatnonzero((counts > 1) & (counts >= least * counts.sum()))
+    return values[chosen[np.argsort(-counts[chosen], kind="stable")]]
+
+
+def _apart(value: float) -> FloatArray:
+    """Cuts that give one value a bin of its own."""
+    return np.array([value, np.nextafter(value, np.inf)])
+
+
+def _largest_crowd(values: FloatArray, counts: IntArray, grid: Grid) -> float:
+    """Largest share of the rows in a fine bin of several values."""
+    slots = grid.bins().encode(values)
+    crowds = np.bincount(slots, weights=counts)[np.bincount(slots) > 1]
+    return float(crowds.max(initial=0) / counts.sum())
+
+
+def _quantile_grid(sample: FloatArray, grid: Grid, n_bins: int) -> Grid:
+    """Edges of a grid, and with them quantiles of the sample; those that repeat stand apart."""
+    edges = grid.bins().lower_edges()
+    levels = np.linspace(0, 1, n_bins // 2 + 1)
+    quantiles, repeats = np.unique(np.quantile(sample, levels, method="lower"), return_counts=True)
+    atoms = map(_apart, quantiles[repeats > 1])
+    inner = np.concatenate([edges[np.isfinite(edges)], quantiles, *atoms])
+    return edge_grid(inner, grid.limits)
 
 
 def _fit_integer(sample: FloatArray, n_bins: int) -> dict[str, Any]:

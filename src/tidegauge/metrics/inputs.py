@@ -91,14 +91,17 @@ class Fine:
     @cached_property
     def n(self) -> IntArray:
         """Finite values counted."""
-        total: IntArray = self.counts.sum(axis=-1)
-        return total
+        return self.cumulative[..., -1]
+
+    @cached_property
+    def cumulative(self) -> IntArray:
+        """Values up to the upper edge of each bin."""
+        return np.cumsum(self.counts, axis=-1)
 
     @cached_property
     def cdf(self) -> FloatArray:
         """Share of the values up to the upper edge of each bin; NaN where there are none."""
-        cumulative = np.cumsum(self.counts, axis=-1)
-        return ratio(cumulative, cumulative[..., -1:])
+        return ratio(self.cumulative, self.n[..., None])
 
     @cached_property
     def middles(self) -> FloatArray:

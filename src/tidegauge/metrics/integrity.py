@@ -7,7 +7,7 @@ from math import inf
 import numpy as np
 import numpy.typing as npt
 
-from tidegauge.metrics.inputs import ColumnCounts, FloatArray, IntArray, Traffic
+from tidegauge.metrics.inputs import ColumnCounts, Fine, FloatArray, IntArray, Traffic, ratio
 from tidegauge.metrics.registry import metric
 from tidegauge.metrics.results import Proportion
 
@@ -205,6 +205,39 @@ def maximum(current: ColumnCounts) -> FloatArray:
     2.0
     """
     return np.asarray(current.maximum)
+
+
+@metric("quantile", worse="either", bounds=(-inf, inf))
+def quantile(current: Fine, *, level: float = 0.5) -> FloatArray:
+    """Value that a share `level` of the finite values does not exceed: the median by default.
+
+    Middle of the first fine bin up to which ceil(level * n) values have been counted, so off by
+    half a bin at most. Range: any number. Undefined without a finite value, or for a level outside
+    0 to 1.
+
+    >>> float(quantile(Fine([1, 2, 1], [0.0, 1.0, 2.0, 3.0])))
+    1.5
+    """
+    rank = np.maximum(np.ceil(level * current.n), 1)[..., None]
+    first = np.argmax(current.cumulative >= rank, axis=-1)[..., None]
+    middles = np.broadcast_to(current.middles, (*first.shape[:-1], current.middles.shape[-1]))
+    known = (current.n > 0) & (0 <= level <= 1)
+    return np.where(known, np.take_along_axis(middles, first, axis=-1)[..., 0], np.nan)
+
+
+@metric("largest_bin_share", worse="higher", bounds=(0, 1))
+def largest_bin_share(current: Fine) -> FloatArray:
+    """Share of the finite values in the fullest fine bin, whose values cannot be told apart.
+
+    max(count) / n over the bins that more than one number falls into. The exact Kolmogorov-Smirnov
+    distance exceeds `kolmogorov_smirnov` by no more than the larger of this value and its reference
+    value. Range 0 to 1. Undefined without a finite value.
+
+    >>> float(largest_bin_share(Fine([1, 3], [0.0, 1.0, 2.0])))
+    0.75
+    """
+    wide = current.edges[..., 1:] > np.nextafter(current.edges[..., :-1], inf)
+    return ratio((current.counts * wide).max(axis=-1), current.n)
 
 
 @metric("row_count", worse="either", bounds=(0, inf), scale="total")
