@@ -105,6 +105,16 @@ def test_typical_errors_are_far_smaller(name, bins) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["pareto", "cauchy"])
+def test_a_value_far_beyond_the_reach_is_where_it_is(name) -> None:
+    rng = np.random.default_rng(0)
+    before, after = SHAPES[name](rng, 2000), SHAPES[name](rng, 1000)
+    for far in ([1e12], [-1e12, 1e13]):
+        found = Binned(before, np.append(after, far), 1024)
+        exact = stats.wasserstein_distance(before, np.append(after, far))
+        assert found.value["wasserstein_distance"] == pytest.approx(exact, rel=1e-6)
+
+
 def bin_of(grid: Grid, value: float) -> tuple[float, float]:
     """The fine bin of a value: its smallest double, and that of the next."""
     edges = grid.bins().lower_edges()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,11 +28,12 @@ from tidegauge.metrics.evaluate import Keys, evaluate
 from tidegauge.metrics.inputs import ColumnCounts, Fine, Outcomes, Traffic
 from tidegauge.reference import Reference
 from tidegauge.values import METRIC_TABLE, Distribution
-from tidegauge.window import FloatArray, IntArray, Span, WindowSums, WindowTable
+from tidegauge.window import FloatArray, IndexArray, IntArray, Span, WindowSums, WindowTable
 
 Record = TypeVar("Record")
 
 ROWS_AT_ONCE = 4096
+BINS_AT_ONCE = 64
 DISPLAY_BINS = 40
 DISPLAY_CATEGORIES = 20
 
@@ -48,6 +50,7 @@ class Comparison:
     sums: WindowSums
     reference_sums: WindowSums
     index: IntArray
+    _occupied: dict[str, tuple[IndexArray, FloatArray]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, reference: Reference, keys: Keys, sums: WindowSums) -> Comparison:
@@ -123,28 +126,75 @@ class Comparison:
     def edges(self, counted: CountedColumn) -> FloatArray:
         """Edges of the finite fine bins, such that the middle of a bin is where its mass lies.
 
-        Whole numbers lie in the middle of their bins. The open ends reach to the extremes of both
-        sides; where all values of a row lie in an open end, its middle is the middle of that row.
+        Whole numbers lie in the middle of their bins; the open ends reach as far as puts their
+        middle where their values are.
         """
-        edges = counted.fine_map[1].copy()
-        extremes = np.concatenate(
-            [self.sums.extremes(counted.block), self.reference_sums.extremes(counted.block)]
-        )
-        lows, highs = extremes[np.isfinite(extremes).all(axis=1)].T
+        return self._placed(counted, self._extremes(counted))
+
+    def occupied(self, counted: CountedColumn) -> tuple[IndexArray, FloatArray]:
+        """Slot to fine bin (the last takes the rest) and edges, for the fine bins that hold rows.
+
+        Empty bins at the ends cost time and change no metric. Some stay, so that many columns come
+        to the same number of bins and can be stacked.
+        """
+        if counted.name not in self._occupied:
+            map_, edges = counted.fine_map
+            n_fine, extremes = len(edges) - 1, self._extremes(counted)
+            known = extremes[np.isfinite(extremes).all(axis=1)]
+            first, last = 0, 0
+            if len(known):
+                ends = [known[:, 0].min(), known[:, 1].max()]
+                first, last = np.searchsorted(edges[1:-1], ends, side="right").tolist()
+            width = min(-(-(last - first + 1) // BINS_AT_ONCE) * BINS_AT_ONCE, n_fine)
+            first = min(first, n_fine - width)
+            shifted = map_ - np.int32(first)
+            shifted[(shifted < 0) | (shifted > width)] = width
+            self._occupied.clear()  # the other side asks next
+            self._occupied[counted.name] = (
+                shifted,
+                self._placed(counted, extremes)[first : first + width + 1],
+            )
+        return self._occupied[counted.name]
+
+    def _extremes(self, counted: CountedColumn) -> FloatArray:
+        sides = (self.sums, self.reference_sums)
+        return np.concatenate([side.extremes(counted.block) for side in sides])
+
+    def _placed(self, counted: CountedColumn, extremes: FloatArray) -> FloatArray:
+        map_, edges = counted.fine_map
+        edges, n_fine = edges.copy(), len(edges) - 1
+        known = np.isfinite(extremes).all(axis=1)
+        lows, highs = extremes[known].T
         if not len(lows):
             lows, highs = edges[1:2], edges[-2:-1]
-        if len(edges) == 2:
+        if n_fine == 1:
             low = float(lows.min())
             return np.array([low, max(float(highs.max()), math.nextafter(low, math.inf))])
         first, last = edges[1], edges[-2]
-        below, above = highs < first, lows >= last
-        with np.errstate(over="ignore"):  # ends that lie further apart than a double can say
-            center = ((lows + highs) / 2)[below].mean() if below.any() else (lows.min() + first) / 2
-            edges[0] = min(2 * center - first, math.nextafter(first, -math.inf))
-            center = ((lows + highs) / 2)[above].mean() if above.any() else (highs.max() + last) / 2
-            edges[-1] = max(2 * center - last, math.nextafter(last, math.inf))
+        edges[0], edges[-1] = math.nextafter(first, -math.inf), math.nextafter(last, math.inf)
+        if lows.min() < first or highs.max() >= last:
+            end_of = np.where(map_ == 0, 0, np.where(map_ == n_fine - 1, 1, 2)).astype(np.int32)
+            sides = (self.sums, self.reference_sums)
+            ends = np.concatenate([side.slots(counted.block, end_of, 3) for side in sides])[known]
+            edges[0] = -_open_edge(-first, -highs, -lows, ends[:, 0])
+            edges[-1] = _open_edge(last, lows, highs, ends[:, 1])
         edges = np.clip(edges, -LARGEST, LARGEST)
         return edges - 0.5 if counted.holds_integers else edges
+
+
+def _open_edge(start: float, nearest: FloatArray, farthest: FloatArray, counts: IntArray) -> float:
+    """Outer edge of the open end from `start` on, whose middle is where its values lie on average.
+
+    A row's only value there is its farthest one; several lie between that and the nearest.
+    """
+    beyond = counts > 0
+    if not beyond.any():
+        return math.nextafter(start, math.inf)
+    with np.errstate(over="ignore"):  # values that lie further apart than a double can say
+        several = (np.maximum(nearest, start) + farthest) / 2
+        middles = np.where(counts == 1, farthest, several)[beyond]
+        center = float(np.average(middles, weights=counts[beyond]))
+        return max(2 * center - start, math.nextafter(start, math.inf))
 
 
 def kinds_of(layout: Layout) -> dict[str, str]:
@@ -163,20 +213,28 @@ class Side:
     sums: WindowSums
     index: IntArray | None  # row of the sums for each row of the comparison; None: as they stand
 
+    @cached_property
+    def _same(self) -> int | None:
+        """Row of the sums that serves all rows of the comparison, if there is one."""
+        index = self.index
+        return int(index[0]) if index is not None and len(set(index.tolist())) == 1 else None
+
     def _take(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Rows of the comparison from rows of the sums; zeros where there is none."""
+        """Rows of the comparison, or one for all, from rows of the sums; zeros where none is."""
         index = self.index
         if index is None:
             return array
+        if self._same is not None and self._same >= 0:
+            return array[self._same : self._same + 1]
         if not len(array):
             return np.zeros((len(index), *array.shape[1:]), dtype=array.dtype)
-        if len(index) and index[0] >= 0 and (index == index[0]).all():
-            return np.broadcast_to(array[index[0]], (len(index), *array.shape[1:]))
         taken = array[index]
         taken[index < 0] = 0
         return taken
 
     def _take_all(self, record: Record) -> Record:
+        if self.index is None:
+            return record
         arrays = {}
         for item in fields(record):  # type: ignore[arg-type]
             value = getattr(record, item.name)
@@ -197,9 +255,9 @@ class Side:
         """Finite fine bins."""
         counted = self.comparison.counted(column)
         assert counted is not None
-        map_, edges = counted.fine_map
+        map_, edges = self.comparison.occupied(counted)
         counts = self.sums.slots(counted.block, map_, len(edges))[:, :-1]
-        return Fine(self._take(self._rows(counted, counts)), self.comparison.edges(counted))
+        return Fine(self._take(self._rows(counted, counts)), edges)
 
     def column_counts(self, column: str) -> ColumnCounts:
         """What the values were."""

@@ -17,8 +17,8 @@ IntArray = NDArray[np.int64]
 
 LARGEST = float(np.finfo(np.float64).max)
 SAMPLE = 2_000_000  # values that a grid is chosen from
-REACH = 8.0  # spreads that a grid goes on beyond the reference, 64 times for positive heavy tails
-HEAVY_REACH = 64.0
+REACH = 8.0  # spreads that a grid of equal steps goes on beyond the reference
+HEAVY_REACH = 64.0  # times the extremes of a heavy tail
 HEAVY_TAIL = 20.0  # largest value over median from which a positive column counts as heavy-tailed
 LIGHT_TAIL = 16.0  # range over standard deviation up to which a column counts as light-tailed
 ATOM_SHARE = 0.02  # a value this frequent is taken out of a fine bin that holds others too,
@@ -231,9 +231,8 @@ def _fit_symlog(sample: FloatArray, n_bins: int) -> dict[str, Any]:
     distance = np.minimum(np.abs(sample - origin), LARGEST / 1024)
     away = distance[distance > 0]
     scale = max(float(np.quantile(away, 0.25)), 1e-300) if len(away) else 1.0
-    reach = HEAVY_REACH if sample.min() >= 0 else REACH
     first = upper_half(scale)
-    last = upper_half(min(float(distance.max()) * reach + scale, LARGEST / 4))
+    last = upper_half(min(float(distance.max()) * HEAVY_REACH + scale, LARGEST / 4))
     shift = _shift(first, last, 2 * n_bins)
     half = _n_steps(first, last, shift)
     return {

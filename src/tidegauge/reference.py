@@ -48,6 +48,7 @@ class Reference:
         self.table = table
         self.secret = secret
         self._coarse: dict[str, tuple[IndexArray, int]] = {}
+        self._outside: dict[str, tuple[slice, slice]] = {}
         self._in_use = False
 
     @classmethod
@@ -127,6 +128,7 @@ class Reference:
             self.table.count(batch, rows, cells, None, threads=threads)
             self.table.add_labelled(predictions, groups)
         self._coarse.clear()
+        self._outside.clear()
 
     def _grow_categories(self, batch: Batch) -> None:
         for counted in self.layout.columns.values():
@@ -188,6 +190,7 @@ class Reference:
             self.table.cells.widen(counted.block, counted.n_slots)
         self.table.add_state(*other.table.state(), slot_maps=maps)
         self._coarse.clear()
+        self._outside.clear()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one file."""
@@ -257,6 +260,11 @@ class Reference:
 
         Limits that grew after the bins were chosen are snapped outwards to a fine bin.
         """
+        if counted.name not in self._outside:
+            self._outside[counted.name] = self._beyond_limits(counted)
+        return self._outside[counted.name]
+
+    def _beyond_limits(self, counted: CountedColumn) -> tuple[slice, slice]:
         assert counted.grid is not None
         assert counted.bins is not None
         cells = np.arange(len(self.table.cells), dtype=np.int32)

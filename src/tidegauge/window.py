@@ -563,7 +563,7 @@ class WindowSums:
         self, counted: CountedColumn, outside: tuple[slice, slice] | None
     ) -> ColumnCounts:
         """What the values of a column were; `outside`: slots beyond the limits of numbers."""
-        slots = self.slots(counted.block)
+        slots = self.slots(counted.block, width=counted.n_slots)
         missing, nan, sentinel, invalid, absent = slots[:, :SPECIALS].T
         common = {
             "rows": slots.sum(axis=1),
@@ -575,7 +575,9 @@ class WindowSums:
         }
         ordered = slots[:, SPECIALS:]
         if outside is None:
-            return ColumnCounts(**common, unseen=ordered[:, 0], distinct=(ordered > 0).sum(axis=1))
+            return ColumnCounts(
+                **common, unseen=ordered[:, 0], distinct=np.count_nonzero(ordered, axis=1)
+            )
         below, above = outside
         extremes = self.extremes(counted.block)
         extremes[~np.isfinite(extremes)] = np.nan
@@ -585,7 +587,7 @@ class WindowSums:
             above=slots[:, above].sum(axis=1),
             negative_infinity=ordered[:, 0],
             positive_infinity=ordered[:, -1],
-            distinct=(ordered > 0).sum(axis=1),
+            distinct=np.count_nonzero(ordered, axis=1),
             minimum=extremes[:, 0],
             maximum=extremes[:, 1],
         )

@@ -404,7 +404,7 @@ def kolmogorov_smirnov(reference: Fine, current: Fine) -> FloatArray:
     >>> float(kolmogorov_smirnov(Fine([2, 2, 0], edges), Fine([1, 1, 2], edges)))
     0.5
     """
-    value: FloatArray = np.abs(current.cdf - reference.cdf).max(axis=-1)
+    value: FloatArray = current.gap(reference).max(axis=-1)
     return value
 
 
@@ -435,7 +435,7 @@ def wasserstein_distance(reference: Fine, current: Fine) -> FloatArray:
     >>> float(wasserstein_distance(Fine([2, 2, 0], edges), Fine([0, 2, 2], edges)))
     1.0
     """
-    gap = np.abs(current.cdf - reference.cdf)[..., :-1]
+    gap = current.gap(reference)[..., :-1]
     return np.asarray(np.einsum("...f,...f->...", gap, current.gaps))
 
 

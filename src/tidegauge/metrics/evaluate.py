@@ -56,7 +56,7 @@ class Keys:
 class Sums(Protocol):
     """The sums of R cells, as the metrics ask for them.
 
-    Arrays may be broadcast along R (stride 0), which saves the work of repeating a reference.
+    Arrays may have a single row that serves all R, which saves the work of repeating a reference.
     """
 
     def bins(self, column: str) -> IntArray:
@@ -257,7 +257,7 @@ def _stack(parts: Sequence[Any]) -> Any:
     arrays = {}
     for name, array in _arrays(first):
         if name != "edges":
-            arrays[name] = np.stack([_once(getattr(part, name)) for part in parts])
+            arrays[name] = np.stack([getattr(part, name) for part in parts])
         elif isinstance(first, Fine):
             arrays[name] = np.stack([part.edges for part in parts])[:, None]
         else:
@@ -271,11 +271,6 @@ def _arrays(each: Any) -> Iterator[tuple[str, npt.NDArray[Any]]]:
         value = getattr(each, field.name)
         if isinstance(value, np.ndarray) and value.ndim:
             yield field.name, value
-
-
-def _once(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Keep a single row of an array that repeats it."""
-    return array[:1] if array.strides[0] == 0 else array
 
 
 def _in_cells(inputs: Inputs, cells: slice) -> Inputs:
@@ -293,7 +288,7 @@ def _take(each: Any, cells: slice) -> Any:
 
 
 def _shapes(inputs: Inputs) -> tuple[Any, ...]:
-    return tuple(_once(each.counts).shape for each in inputs.values() if hasattr(each, "counts"))
+    return tuple(each.counts.shape for each in inputs.values() if hasattr(each, "counts"))
 
 
 def _bytes(inputs: Inputs) -> int:

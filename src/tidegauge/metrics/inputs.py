@@ -36,10 +36,9 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
 
 def _accept_lists(inputs: object) -> None:
     """Turn lists and numbers into arrays, so that small examples stay readable."""
-    for each in fields(inputs):  # type: ignore[arg-type]
-        value = getattr(inputs, each.name)
-        if isinstance(value, list | int | float):
-            object.__setattr__(inputs, each.name, np.asarray(value))
+    for name, value in vars(inputs).items():
+        if not isinstance(value, np.ndarray) and isinstance(value, list | int | float):
+            object.__setattr__(inputs, name, np.asarray(value))
 
 
 @dataclass(frozen=True)
@@ -102,6 +101,15 @@ class Fine:
     def cdf(self) -> FloatArray:
         """Share of the values up to the upper edge of each bin; NaN where there are none."""
         return ratio(self.cumulative, self.n[..., None])
+
+    def gap(self, reference: Fine) -> FloatArray:
+        """|F - G| after each bin; remembered, since several metrics start from it."""
+        known: tuple[Fine, FloatArray] | None = self.__dict__.get("_gap")
+        if known is None or known[0] is not reference:
+            gap = self.cdf - reference.cdf
+            known = (reference, np.abs(gap, out=gap))
+            self.__dict__["_gap"] = known
+        return known[1]
 
     @cached_property
     def middles(self) -> FloatArray:
