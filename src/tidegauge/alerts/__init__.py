@@ -1,0 +1,8 @@
+"""Alerts: rules give limits, a watch turns values beyond them into alerts, sinks tell people."""
+
+from __future__ import annotations
+
+from tidegauge.alerts.rules import Limits, rule
+from tidegauge.alerts.series import Series
+
+__all__ = ["Limits", "Series", "rule"]
