@@ -28,6 +28,7 @@ TAGS = (
     "below",
     "above",
     "unseen",
+    "broken",
     "positive_infinity",
     "negative_infinity",
 )
@@ -233,6 +234,11 @@ def tagged(*tags):
     return rate
 
 
+def violation_rate(rows):
+    judged = [tag for tag, _ in rows if tag not in (*MISSING, "invalid")]
+    return divide(judged.count("broken"), len(judged))
+
+
 def any_violation_rate(reference, rows):
     broken = set(TAGS) - {"value"}
     if any(tag in MISSING for tag, _ in reference):
@@ -240,7 +246,7 @@ def any_violation_rate(reference, rows):
     return tagged(*broken)(rows) if reference else NAN
 
 
-PRESENT = ("value", "below", "above", "unseen")
+PRESENT = ("value", "below", "above", "unseen", "broken")
 
 
 def present(rows):
@@ -764,6 +770,7 @@ DEFINITIONS = {
             kolmogorov_smirnov_p_value,
             wasserstein_distance,
             normalized_wasserstein_distance,
+            violation_rate,
             any_violation_rate,
             constant,
             distinct_count,

@@ -31,11 +31,21 @@ def test_the_rates_and_the_sound_values_make_up_all_rows(rows) -> None:
     if not rows:
         assert all(np.isnan(rate(counts).value) for rate in EXCLUSIVE)
         return
-    sound = sum(tag == "value" for tag, _ in rows) / len(rows)
+    sound = sum(tag in ("value", "broken") for tag, _ in rows) / len(rows)
     assert sum(rate(counts).value for rate in EXCLUSIVE) + sound == pytest.approx(1)
     parts = (integrity.null_rate, integrity.nan_rate, integrity.sentinel_rate)
     missing = sum(rate(counts).value for rate in (*parts, integrity.absent_rate))
     assert integrity.missing_rate(counts).value == pytest.approx(missing)
+
+
+@given(cells)
+def test_a_rule_is_judged_where_there_is_a_value(rows) -> None:
+    judged = [(tag, value) for tag, value in rows if tag in ("value", "broken")]
+    unjudged = [(tag, value) for tag, value in rows if tag in (*reference.MISSING, "invalid")]
+    alone, among = (metric_inputs.column(each) for each in (judged, judged + unjudged))
+    for share in (integrity.violation_rate(alone), integrity.violation_rate(among)):
+        np.testing.assert_equal(share.value, reference.violation_rate(judged))
+        assert share.trials == len(judged)
 
 
 @given(cells, cells)

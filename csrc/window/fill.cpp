@@ -298,8 +298,10 @@ void fill(Cells& cells, const Batch& batch, std::span<const FillColumn> columns,
     const auto begin = static_cast<std::size_t>(set) * static_cast<std::size_t>(rows.n_rows);
     plans.push_back(make_plan(rows.cells.subspan(begin, static_cast<std::size_t>(rows.n_rows)), cells.run_of_cell()));
   }
-  for (const SetPlan& plan : plans) {
-    for (const Run& run : plan.runs) cells.count(run.cell, rows.traffic_block, 0, run.end - run.begin);
+  if (rows.traffic_block >= 0) {
+    for (const SetPlan& plan : plans) {
+      for (const Run& run : plan.runs) cells.count(run.cell, rows.traffic_block, 0, run.end - run.begin);
+    }
   }
   const bool worth_threads = rows.n_rows * static_cast<i64>(columns.size()) > 400'000;
   parallel_for(static_cast<i64>(columns.size()), worth_threads ? n_threads : 1,

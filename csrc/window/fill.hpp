@@ -29,7 +29,7 @@ struct FillRows {
   i64 start = 0;  // first row of the batch
   i64 n_rows = 0;
   i32 n_sets = 1;
-  i32 traffic_block = 0;       // of Traffic; its first slot counts the rows themselves
+  i32 traffic_block = 0;       // of Traffic; its first slot counts the rows; -1 where they are counted already
   std::span<const i32> cells;  // [n_sets * n_rows]; -1 leaves a row out
 };
 

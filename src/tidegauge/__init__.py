@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from tidegauge import metrics
 from tidegauge._core import DataError, SchemaError
+from tidegauge.column import Column, categorical, numeric, timestamp
+from tidegauge.derived import derived, matches
 from tidegauge.monitor import Monitor, compare
 from tidegauge.reference import Reference
 from tidegauge.report import Report
-from tidegauge.schema import Column, Schema, categorical, numeric, timestamp
+from tidegauge.schema import Schema
 from tidegauge.values import Account, Distribution
 
 __version__ = "0.1.0"
@@ -24,6 +26,8 @@ __all__ = [
     "SchemaError",
     "categorical",
     "compare",
+    "derived",
+    "matches",
     "metrics",
     "numeric",
     "timestamp",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import DataError
+from tidegauge.derived import FunctionsWanted
 
 FORMAT_VERSION = 1
 MAX_BYTES = 64 << 30
@@ -74,7 +75,7 @@ def restoring(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what a damaged file trips over while it is restored into one clear error."""
     try:
         yield
-    except DataError:
+    except (DataError, FunctionsWanted):
         raise
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"{path}: what it holds is damaged ({error!r})") from None

@@ -591,7 +591,7 @@ def compare(options: argparse.Namespace) -> Answer:
         )
         first = next(before)
         schema = load_schema(options.schema) or tg.Schema.infer(first)
-        allowed("column", options.columns or (), schema.columns)
+        allowed("column", options.columns or (), [*schema.columns, *schema.makers])
         # One window over everything, so neither ids nor times are needed.
         schema = replace(schema, timestamp=None, prediction_id=None)
         reference = tg.Reference.fit(chain([first], before), schema)
@@ -646,7 +646,8 @@ def report(options: argparse.Namespace) -> Answer:
     """
     check_metrics(options.metric)
     reference = tg.Reference.load(options.reference)
-    allowed("column", options.columns or (), reference.schema.columns)
+    schema = reference.schema
+    allowed("column", options.columns or (), [*schema.columns, *schema.makers])
     pane = options.window if options.window in PANES else "1d"
     monitor = tg.Monitor(reference, window=pane, lateness=FOREVER)
     with answering():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import MAX_CUTS, NumericBins, SchemaError, upper_half
-from tidegauge.schema import Column
+from tidegauge.column import Column
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import SPECIALS, Batch, NumericBins, SchemaError, Vocabulary
+from tidegauge.column import RULE_TEXTS, Column
+from tidegauge.derived import ArrayFunction, Derivation, derive, fit_derivations, refuse
 from tidegauge.grid import LARGEST, FloatArray, Grid, fit_grid, score_grid
-from tidegauge.ingest import first_texts, numbers_of
-from tidegauge.schema import Column, Schema
+from tidegauge.ingest import first_texts, numbers_of, tiles
+from tidegauge.schema import Schema
 
 IntArray = NDArray[np.int64]
 
@@ -140,6 +142,23 @@ class Layout:
     label_center: float = 0.0
 
     @property
+    def derivations(self) -> dict[str, Derivation]:
+        """What makes the derived columns out of a batch."""
+        return self.schema.derivations
+
+    @cached_property
+    def derived(self) -> tuple[CountedColumn, ...]:
+        """Columns that derivations make."""
+        makers = self.schema.makers
+        return tuple(counted for name, counted in self.columns.items() if name in makers)
+
+    @cached_property
+    def given(self) -> tuple[CountedColumn, ...]:
+        """Columns that a batch brings itself."""
+        makers = self.schema.makers
+        return tuple(counted for name, counted in self.columns.items() if name not in makers)
+
+    @property
     def traffic_block(self) -> int:
         """Block of TRAFFIC_SLOTS."""
         return len(self.columns)
@@ -215,6 +234,7 @@ class Layout:
         """Return the layout as JSON-ready values."""
         return {
             "schema": self.schema.to_toml(),
+            "learned": {name: each.learned() for name, each in self.derivations.items()},
             "n_bins": self.n_bins,
             "classes": list(self.classes),
             "label_center": self.label_center,
@@ -229,9 +249,15 @@ class Layout:
         }
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Layout:
-        """Read a layout back."""
-        schema = Schema.from_toml(stored["schema"])
+    def from_dict(cls, stored: Mapping[str, Any], functions: Mapping[str, ArrayFunction]) -> Layout:
+        """Read a layout back, with the functions that its features are derived by."""
+        schema = Schema.from_toml(stored["schema"], derived=functions)
+        schema = schema.with_derivations(
+            {
+                name: each.with_learned(stored["learned"][name])
+                for name, each in schema.derivations.items()
+            }
+        )
         declared = counted_columns(schema)
         columns = {}
         for block, (name, parts) in enumerate(stored["columns"].items()):
@@ -253,7 +279,8 @@ class Layout:
 
 def counted_columns(schema: Schema) -> dict[str, Column]:
     """Every column with counts of its own: features, then scores and predictions."""
-    columns = {name: column or Column("numeric") for name, column in schema.declared.items()}
+    features = schema.counted_features
+    columns = {name: column or Column("numeric") for name, column in features.items()}
     for name in schema.score_columns:
         columns[name] = Column("numeric", limits=(0.0, 1.0))
     if schema.prediction is not None:
@@ -265,21 +292,22 @@ def counted_columns(schema: Schema) -> dict[str, Column]:
 def fit_layout(batches: Sequence[Batch], schema: Schema, n_bins: int) -> Layout:
     """Choose the bins of every column from the first rows of a reference."""
     schema = schema.with_kinds(batches)
+    schema = schema.with_derivations(fit_derivations(schema.derivations, batches))
     columns: dict[str, CountedColumn] = {}
-    for block, (name, column) in enumerate(counted_columns(schema).items()):
-        if column.kind == "categorical":
+    for block, (name, column, source) in enumerate(_sources(schema, batches)):
+        if column.kind in ("categorical", "rule"):
             texts = column.categories
             if texts is None:
-                texts = tuple(_categories(batches, name, column))
+                texts = tuple(_categories(source, name, column))
             columns[name] = CountedColumn(
                 name, column, block, categories=Vocabulary(list(texts), MAX_CATEGORIES)
             )
         elif name in schema.score_columns:
             columns[name] = CountedColumn(
-                name, column, block, score_grid(schema.threshold, numbers_of(batches, name))
+                name, column, block, score_grid(schema.threshold, numbers_of(source, name))
             )
         else:
-            values = numbers_of(batches, name, times=column.kind == "timestamp")
+            values = numbers_of(source, name, times=column.kind == "timestamp")
             columns[name] = CountedColumn(name, column, block, _grid(name, values, column, n_bins))
     layout = Layout(schema, columns, n_bins)
     if schema.task == "multiclass":
@@ -291,6 +319,25 @@ def fit_layout(batches: Sequence[Batch], schema: Schema, n_bins: int) -> Layout:
         layout = replace(layout, label_center=float(values.mean()) if len(values) else 0.0)
         layout = _with_label(layout, fit_grid(values, Column("numeric"), n_bins))
     return layout
+
+
+def _sources(
+    schema: Schema, batches: Sequence[Batch]
+) -> Iterator[tuple[str, Column, Sequence[Batch]]]:
+    """Every counted column with the batches that hold it; derived ones are made one at a time."""
+    makers = schema.makers
+    made: tuple[str | None, Sequence[Batch]] = (None, batches)
+    for output, column in counted_columns(schema).items():
+        name = makers.get(output)
+        if name != made[0]:
+            made = (name, batches if name is None else _derived(schema, name, batches))
+        yield output, column, made[1]
+
+
+def _derived(schema: Schema, name: str, batches: Sequence[Batch]) -> list[Batch]:
+    chosen = {name: schema.derivations[name]}
+    pieces = ((batch, *tile) for batch in batches for tile in tiles(batch))
+    return [derive(chosen, *piece, failed=refuse) for piece in pieces]
 
 
 def _grid(name: str, values: FloatArray, column: Column, n_bins: int) -> Grid:
@@ -307,6 +354,8 @@ def _with_label(layout: Layout, grid: Grid) -> Layout:
 
 
 def _categories(batches: Sequence[Batch], name: str, column: Column) -> list[str]:
+    if column.kind == "rule":
+        return list(RULE_TEXTS)
     texts = first_texts(batches, name, MAX_CATEGORIES)
     return [text for text in sorted(texts) if text not in set(map(str, column.missing))]
 

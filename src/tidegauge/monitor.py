@@ -22,6 +22,7 @@ from tidegauge.comparison import (
     kinds_of,
     window_comparison,
 )
+from tidegauge.derived import ArrayFunction
 from tidegauge.engine import resolve_device, resolve_threads
 from tidegauge.ingest import (
     Predictions,
@@ -35,7 +36,7 @@ from tidegauge.metrics import Metric
 from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
 from tidegauge.report import Report
-from tidegauge.schema import Schema
+from tidegauge.schema import NO_FUNCTIONS, Schema
 from tidegauge.values import METRIC_TABLE, Account, Distribution
 from tidegauge.window import Span, parse_duration
 
@@ -189,11 +190,12 @@ class Monitor:
 
     def _log(self, batch: Batch, span: tuple[int, int], rows: Predictions) -> int:
         table = self._table
+        derived = table.derive(batch, span)
         groups, versions = table.groups(batch, *span)
         cells = table.locate(rows.times, groups)
         n = span[1] - span[0]
         if rows.keys is None:
-            table.count(batch, span, cells, None, threads=self.threads)
+            table.count(batch, span, cells, None, derived=derived, threads=self.threads)
             table.add_labelled(rows, groups)
             if self.schema.timestamp is not None:
                 self._join.advance(int(rows.times.max()))
@@ -210,7 +212,7 @@ class Monitor:
             }
         )
         accepted = flags.astype(bool)
-        table.count(batch, span, cells, accepted, threads=self.threads)
+        table.count(batch, span, cells, accepted, derived=derived, threads=self.threads)
         table.add_outcomes(outcomes)
         if rows.labels is not None:
             known = ~np.isnan(rows.labels)
@@ -527,14 +529,30 @@ class Monitor:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, device: str = "cpu", threads: int | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        derived: Mapping[str, ArrayFunction] = NO_FUNCTIONS,
+        device: str = "cpu",
+        threads: int | None = None,
     ) -> Monitor:
         """Read such a file; where the row work runs is chosen anew.
+
+        Parameters
+        ----------
+        path
+            What `save` wrote.
+        derived
+            Functions of the features that are derived by one, by name: files do not hold them.
+        device, threads
+            As for a new monitor.
 
         Raises
         ------
         DataError
             When the file is damaged, of another kind, or of a later format.
+        SchemaError
+            When it wants other functions than those given.
         """
         header, arrays = archive.read(path, "monitor")
         with archive.restoring(path):
@@ -542,7 +560,7 @@ class Monitor:
             for name, array in arrays.items():
                 part, _, key = name.partition(".")
                 parts[part][key] = array
-            reference = Reference.from_state(header["reference"], parts["reference"])
+            reference = Reference.from_state(header["reference"], parts["reference"], derived)
             monitor = cls(reference, **header["settings"], device=device, threads=threads)
             monitor._table.add_state(header["table"], parts["table"])
             groups = monitor._table.add_groups(header["groups"])

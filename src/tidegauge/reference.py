@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from tidegauge import archive
 from tidegauge._core import SPECIALS, Batch, DataError, SchemaError, Vocabulary
+from tidegauge.derived import ArrayFunction, derive, refuse
 from tidegauge.engine import resolve_threads
 from tidegauge.ingest import as_batch, first_texts, read_predictions, tiles
 from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
-from tidegauge.schema import Schema
+from tidegauge.schema import NO_FUNCTIONS, Schema
 from tidegauge.window import IndexArray, WindowTable, parse_duration
 
 COARSE_BINS = 10
@@ -104,7 +105,7 @@ class Reference:
         first = _first(batches)
         if like is not None:
             _check_alike(schema, like.schema)
-            layout = Layout.from_dict(like.layout.to_dict())
+            layout = Layout.from_dict(like.layout.to_dict(), schema.functions)
         else:
             layout = fit_layout(first, schema, bins)
         moment = layout.schema.timestamp
@@ -116,23 +117,30 @@ class Reference:
         return reference
 
     def _count(self, batch: Batch, threads: int) -> None:
-        self._grow_categories(batch)
-        timestamp = self.layout.schema.timestamp if self.table.pane else None
+        layout = self.layout
+        self._grow_categories(batch, layout.given)
+        timestamp = layout.schema.timestamp if self.table.pane else None
         read = [
-            (rows, read_predictions(batch, self.layout, *rows, secret=None, timestamp=timestamp))
+            (rows, read_predictions(batch, layout, *rows, secret=None, timestamp=timestamp))
             for rows in tiles(batch)
         ]
         for rows, predictions in read:
+            derived = None
+            if layout.derivations:
+                derived = derive(layout.derivations, batch, *rows, failed=refuse)
+                self._grow_categories(derived, layout.derived)
             groups, _ = self.table.groups(batch, *rows)
             cells = self.table.locate(predictions.times, groups)
-            self.table.count(batch, rows, cells, None, threads=threads)
+            self.table.count(batch, rows, cells, None, derived=derived, threads=threads)
             self.table.add_labelled(predictions, groups)
         self._coarse.clear()
         self._outside.clear()
 
-    def _grow_categories(self, batch: Batch) -> None:
-        for counted in self.layout.columns.values():
+    def _grow_categories(self, batch: Batch, columns: Sequence[CountedColumn]) -> None:
+        for counted in columns:
             if counted.categories is None or counted.column.categories is not None:
+                continue
+            if counted.column.kind == "rule":
                 continue
             known = set(counted.categories.texts) | set(map(str, counted.column.missing))
             for text in first_texts([batch], counted.name, MAX_CATEGORIES):
@@ -198,17 +206,31 @@ class Reference:
         archive.write(path, "reference", header, arrays)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Reference:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        derived: Mapping[str, ArrayFunction] = NO_FUNCTIONS,
+    ) -> Reference:
         """Read such a file.
+
+        Parameters
+        ----------
+        path
+            What `save` wrote.
+        derived
+            Functions of the features that are derived by one, by name: files do not hold them.
 
         Raises
         ------
         DataError
             When the file is damaged, of another kind, or of a later format.
+        SchemaError
+            When it wants other functions than those given.
         """
         header, arrays = archive.read(path, "reference")
         with archive.restoring(path):
-            return cls.from_state(header, arrays)
+            return cls.from_state(header, arrays, derived)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays of the file."""
@@ -220,9 +242,14 @@ class Reference:
         }, arrays
 
     @classmethod
-    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Reference:
-        """Restore such a state."""
-        layout = Layout.from_dict(header["layout"])
+    def from_state(
+        cls,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        functions: Mapping[str, ArrayFunction],
+    ) -> Reference:
+        """Restore such a state, with the functions that its features are derived by."""
+        layout = Layout.from_dict(header["layout"], functions)
         table = WindowTable(layout, header["table"]["pane"])
         table.add_state(header["table"], arrays)
         return cls(layout, table, (header["secret"][0], header["secret"][1]))
@@ -324,7 +351,11 @@ def _equal_shares(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _check_alike(schema: Schema, other: Schema) -> None:
     names = [replace(each, features=list(each.declared)) for each in (schema, other)]
-    if names[0] != names[1]:
+    same = names[0] == names[1] and schema.derivations.keys() == other.derivations.keys()
+    for name, derivation in schema.derivations.items() if same else ():
+        theirs = other.derivations[name].to_dict()
+        same &= all(theirs.get(key) == value for key, value in derivation.to_dict().items())
+    if not same:
         raise SchemaError("the schema is not that of the reference given as like=")
 
 

@@ -2,140 +2,30 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from tidegauge._core import Batch, SchemaError
+from tidegauge.column import INFERRED, Column, kind_of, listed, text_of
+from tidegauge.derived import (
+    DERIVATIONS,
+    ArrayFunction,
+    Derivation,
+    Function,
+    FunctionsWanted,
+    inputs_of,
+)
 from tidegauge.ingest import as_batch
 
-Kind = Literal["numeric", "categorical", "timestamp"]
 Task = Literal["binary", "multiclass", "regression"]
 Segment = str | tuple[str, ...]
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
-KINDS: tuple[Kind, ...] = ("numeric", "categorical", "timestamp")
-GRIDS = ("linear", "log", "symlog", "integer")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """How one column is counted; made by `numeric`, `categorical` or `timestamp`.
-
-    >>> numeric(limits=(0, 1)).kind
-    'numeric'
-    """
-
-    kind: Kind
-    missing: tuple[float | str, ...] = ()
-    limits: tuple[float, float] | None = None
-    edges: tuple[float, ...] | None = None
-    grid: str | None = None
-    categories: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise SchemaError(f"unknown kind {self.kind!r}; allowed: {', '.join(KINDS)}")
-        if self.grid is not None and self.grid not in GRIDS:
-            raise SchemaError(f"unknown grid {self.grid!r}; allowed: {', '.join(GRIDS)}")
-        if self.limits is not None and not (
-            isinstance(self.limits, tuple)
-            and len(self.limits) == 2
-            and all(isinstance(limit, int | float) for limit in self.limits)
-            and self.limits[0] <= self.limits[1]
-        ):
-            raise SchemaError(f"limits are (lowest, highest) allowed value, got {self.limits}")
-        if self.edges is not None:
-            finite = all(math.isfinite(edge) for edge in self.edges)
-            if (
-                not self.edges
-                or not finite
-                or any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False))
-            ):
-                raise SchemaError(f"edges must be finite and ascending, got {self.edges}")
-
-
-def numeric(
-    *,
-    missing: Sequence[float] = (),
-    limits: tuple[float, float] | None = None,
-    edges: Sequence[float] | None = None,
-    grid: str | None = None,
-) -> Column:
-    """Declare a column of numbers.
-
-    Parameters
-    ----------
-    missing
-        Values that mean "missing", counted as sentinels and left out of the distribution.
-    limits
-        Lowest and highest allowed value; those of the reference when left out.
-    edges
-        Exact inner bin edges to use instead of bins chosen from the reference.
-    grid
-        "linear", "log", "symlog" or "integer" fine bins, instead of a choice from the reference.
-
-    >>> numeric(missing=[-999], limits=(0, 120)).limits
-    (0.0, 120.0)
-    """
-    return Column(
-        "numeric",
-        missing=tuple(float(value) for value in _listed("missing", missing)),
-        limits=None if limits is None else (float(limits[0]), float(limits[1])),
-        edges=None if edges is None else tuple(float(edge) for edge in edges),
-        grid=grid,
-    )
-
-
-def categorical(
-    *, missing: Sequence[str] = (), categories: Sequence[object] | None = None
-) -> Column:
-    """Declare a column of categories: text, whole numbers or booleans.
-
-    Parameters
-    ----------
-    missing
-        Texts that mean "missing", counted as sentinels.
-    categories
-        The allowed values; those of the reference when left out, 10,000 at most. What is beyond
-        counts as unseen.
-
-    >>> categorical(categories=["EWR", "JFK", "LGA"]).kind
-    'categorical'
-    """
-    return Column(
-        "categorical",
-        missing=tuple(_text(value) for value in _listed("missing", missing)),
-        categories=None
-        if categories is None
-        else tuple(_text(value) for value in _listed("categories", categories)),
-    )
-
-
-def timestamp(*, limits: tuple[float, float] | None = None) -> Column:
-    """Declare a column of points in time that is a feature; counted in UTC microseconds.
-
-    >>> timestamp().kind
-    'timestamp'
-    """
-    return Column("timestamp", limits=limits)
-
-
-def _listed(role: str, given: Iterable[Any]) -> tuple[Any, ...]:
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise SchemaError(f"{role} is a list of values, got {given!r}")
-    return tuple(given)
-
-
-def _text(value: object) -> str:
-    """Text of a category as the core writes it."""
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
+NO_FUNCTIONS: Mapping[str, ArrayFunction] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -148,7 +38,8 @@ class Schema:
         "binary", "multiclass", "regression", or None to watch columns alone.
     features
         Name of each feature with `numeric()`, `categorical()` or `timestamp()`; a list of names,
-        or a None, leaves the kind to be inferred from the reference.
+        or a None, leaves the kind to be inferred from the reference. `derived()` and `matches()`
+        make features out of other columns.
     prediction_id
         Column of ids that labels are joined by: integers, text or bytes.
     timestamp
@@ -183,7 +74,7 @@ class Schema:
     """
 
     task: Task | None = None
-    features: Mapping[str, Column | None] | Sequence[str] = field(default_factory=dict)
+    features: Mapping[str, Column | Derivation | None] | Sequence[str] = field(default_factory=dict)
     prediction_id: str | None = None
     timestamp: str | None = None
     model_version: str | None = None
@@ -201,23 +92,23 @@ class Schema:
         if isinstance(features, str):
             raise SchemaError(f"features is a list or a mapping of column names, got {features!r}")
         if not isinstance(features, Mapping):
-            names = _listed("features", features)
+            names = listed("features", features)
             if len(set(names)) < len(names) or not all(isinstance(name, str) for name in names):
                 raise SchemaError(f"features names each column once, got {list(names)}")
             features = dict.fromkeys(names)
         for name, column in features.items():
-            if column is not None and not isinstance(column, Column):
+            if column is not None and not isinstance(column, Column | Derivation):
                 raise SchemaError(
                     f"feature {name!r}: got {column!r}; use tg.numeric(), tg.categorical(), "
-                    "tg.timestamp() or None"
+                    "tg.timestamp(), tg.derived(), tg.matches() or None"
                 )
         object.__setattr__(self, "features", dict(features))
         object.__setattr__(self, "segments", _segments("segments", self.segments))
         object.__setattr__(self, "protected", _segments("protected", self.protected))
         if self.positive is not None:
-            object.__setattr__(self, "positive", _text(self.positive))
+            object.__setattr__(self, "positive", text_of(self.positive))
         if isinstance(self.prediction_score, Mapping):
-            scores = {_text(name): column for name, column in self.prediction_score.items()}
+            scores = {text_of(name): column for name, column in self.prediction_score.items()}
             object.__setattr__(self, "prediction_score", scores)
         self._check_roles()
 
@@ -251,19 +142,81 @@ class Schema:
                     f"column {column!r} is given as {owners[column]} and as {role}; it has one role"
                 )
             owners[column] = role
+        self._check_derived()
+
+    def _check_derived(self) -> None:
+        taken = set(self.columns)
+        made = [
+            (name, output) for name, d in self.derivations.items() for output in d.outputs(name)
+        ]
+        owners: dict[str, str] = {}
+        for name, output in made:
+            other = owners.setdefault(output, name)
+            if other != name:
+                raise SchemaError(f"features {other!r} and {name!r} both derive {output!r}")
+            readers = [each for each, d in self.derivations.items() if output in d.inputs]
+            if readers:
+                raise SchemaError(
+                    f"feature {readers[0]!r} is derived from {output!r}, which is derived itself; "
+                    "derive it in one step from columns of the traffic"
+                )
+            if output in taken:
+                raise SchemaError(
+                    f"feature {name!r} derives {output!r}, which is a column of the traffic with a "
+                    "role of its own; choose another name"
+                )
 
     def roles(self) -> list[tuple[str, str]]:
-        """Role and column of everything but segments, which may be features too."""
+        """Role and column of everything but segments and inputs, which may be features too."""
         named = ["prediction_id", "timestamp", "model_version", "prediction", "label", "weight"]
-        pairs = [("a feature", name) for name in self.features]
+        pairs = [("a feature", name) for name in self.declared]
         pairs += [(f"`{role}`", getattr(self, role)) for role in named if getattr(self, role)]
         pairs += [("`prediction_score`", column) for column in self.score_columns]
         return pairs
 
-    @property
+    @cached_property
     def declared(self) -> dict[str, Column | None]:
-        """Features with what was declared of them, None where the kind is left to the data."""
-        return cast("dict[str, Column | None]", self.features)
+        """Columns that are features, None where the kind is left to the data."""
+        return {
+            name: column
+            for name, column in self._features.items()
+            if column is None or isinstance(column, Column)
+        }
+
+    @cached_property
+    def derivations(self) -> dict[str, Derivation]:
+        """Features that are made out of other columns."""
+        apart = self.declared
+        return {
+            name: cast("Derivation", made)
+            for name, made in self._features.items()
+            if name not in apart
+        }
+
+    @cached_property
+    def makers(self) -> dict[str, str]:
+        """Feature that derives each derived column."""
+        return {output: name for name, d in self.derivations.items() for output in d.outputs(name)}
+
+    @property
+    def functions(self) -> dict[str, ArrayFunction]:
+        """Functions of the features that are derived by one: what a file does not hold."""
+        found = {name: d for name, d in self.derivations.items() if isinstance(d, Function)}
+        return {name: derivation.function for name, derivation in found.items()}
+
+    @property
+    def counted_features(self) -> dict[str, Column | None]:
+        """Features as they are counted, those that a derivation makes in its place."""
+        counted: dict[str, Column | None] = {}
+        for name in self._features:
+            made = self.derivations.get(name)
+            counted |= {name: self.declared[name]} if made is None else made.outputs(name)
+        return counted
+
+    @property
+    def _features(self) -> dict[str, Column | Derivation | None]:
+        assert isinstance(self.features, dict)
+        return self.features
 
     @property
     def score_columns(self) -> tuple[str, ...]:
@@ -286,20 +239,23 @@ class Schema:
         """Columns that segments are made of."""
         return tuple(dict.fromkeys(name for names in self.segment_sets for name in names))
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Every column the schema knows."""
-        return tuple(
-            dict.fromkeys([*(column for _, column in self.roles()), *self.segment_columns])
-        )
+        """Every column of the traffic that the schema knows."""
+        inputs = [column for each in self.derivations.values() for column in each.inputs]
+        roles = [column for _, column in self.roles()]
+        return tuple(dict.fromkeys([*roles, *self.segment_columns, *inputs]))
 
     def with_kinds(self, batches: Sequence[Batch]) -> Schema:
-        """Return the schema with the kind of every feature settled by the types of its column."""
+        """Return the schema with the kind of every column settled by its type."""
         batch = batches[0]
-        features: dict[str, Column] = {}
-        for name, column in self.declared.items():
-            found = [each.kind(name) for each in batches]
-            kind = next((each for each in found if each not in _UNTYPED), found[0])
+        features: dict[str, Column | Derivation] = {}
+        for name in self._features:
+            if name in self.derivations:
+                features[name] = self.derivations[name]
+                continue
+            column = self.declared[name]
+            kind = kind_of(each.kind(name) for each in batches)
             if column is None and kind == "absent":
                 known = ", ".join(batch.names)
                 raise SchemaError(f"feature {name!r} is not in the table; its columns are: {known}")
@@ -309,8 +265,12 @@ class Schema:
                     f"feature {name!r} has type {type_name}, which cannot be counted; derive a "
                     "number, a text or a timestamp from it"
                 )
-            features[name] = column or Column(_INFERRED.get(kind, "numeric"))
+            features[name] = column or Column(INFERRED.get(kind, "numeric"))
         return replace(self, features=features)
+
+    def with_derivations(self, derivations: Mapping[str, Derivation]) -> Schema:
+        """Return the schema with these derivations in the place of those of the same names."""
+        return replace(self, features={**self._features, **derivations})
 
     @classmethod
     def infer(cls, table: object, **roles: Any) -> Schema:
@@ -337,7 +297,8 @@ class Schema:
     def to_toml(self) -> str:
         """Return the schema as TOML, to be edited and read back with `from_toml`.
 
-        >>> print(Schema(features={"age": numeric(limits=(0, 120))}).to_toml().strip())
+        >>> schema = Schema(features={"age": Column("numeric", limits=(0.0, 120.0))})
+        >>> print(schema.to_toml().strip())
         [features.age]
         kind = "numeric"
         limits = [0.0, 120.0]
@@ -348,11 +309,9 @@ class Schema:
             value = getattr(self, item.name)
             if item.name == "features":
                 for name, column in value.items():
-                    tables += [
-                        "",
-                        f"[features.{_toml(name)}]" if not _bare(name) else f"[features.{name}]",
-                    ]
-                    tables += [] if column is None else _column_toml(column)
+                    tables += ["", f"[features.{name if _bare(name) else _toml(name)}]"]
+                    entry = {} if column is None else column.to_dict()
+                    tables += [f"{key} = {_toml(setting)}" for key, setting in entry.items()]
             elif isinstance(value, Mapping):
                 pairs = ", ".join(f"{_toml(key)} = {_toml(entry)}" for key, entry in value.items())
                 lines.append(f"{item.name} = {{ {pairs} }}")
@@ -361,13 +320,21 @@ class Schema:
         return "\n".join([*lines, *tables]).strip() + "\n"
 
     @classmethod
-    def from_toml(cls, text: str) -> Schema:
+    def from_toml(cls, text: str, *, derived: Mapping[str, ArrayFunction] = NO_FUNCTIONS) -> Schema:
         """Read a schema from TOML text.
+
+        Parameters
+        ----------
+        text
+            What `to_toml` gave.
+        derived
+            Functions of the features that are derived by one, by name: text does not hold them.
 
         Raises
         ------
         SchemaError
-            When the text is not TOML or holds a name that is not a role.
+            When the text is not TOML, holds a name that is not a role, or wants other functions
+            than those given.
         """
         try:
             document = tomllib.loads(text)
@@ -380,8 +347,9 @@ class Schema:
             )
         features = document.get("features", {})
         if isinstance(features, Mapping):
+            _check_functions(features, derived)
             document["features"] = {
-                name: _column_from(name, entry) for name, entry in features.items()
+                name: _feature(name, entry, derived.get(name)) for name, entry in features.items()
             }
         for role in ("segments", "protected"):
             document[role] = tuple(
@@ -392,10 +360,6 @@ class Schema:
             return cls(**document)
         except (TypeError, AttributeError) as error:
             raise SchemaError(f"a role has a value of the wrong type: {error}") from None
-
-
-_UNTYPED = ("absent", "empty", "null")  # says nothing of what the column will hold
-_INFERRED: dict[str, Kind] = {"text": "categorical", "bool": "categorical", "time": "timestamp"}
 
 
 def _segments(role: str, given: Sequence[Segment]) -> tuple[Segment, ...]:
@@ -428,29 +392,41 @@ def _toml(value: object) -> str:
     return f'"{escaped}"'
 
 
-def _column_toml(column: Column) -> list[str]:
-    lines = []
-    for item in fields(column):
-        value = getattr(column, item.name)
-        if value is not None and value != item.default:
-            lines.append(f"{item.name} = {_toml(value)}")
-    return lines
+def _check_functions(features: Mapping[str, Any], functions: Mapping[str, ArrayFunction]) -> None:
+    """Every feature derived by a function gets it handed back, and no other one does."""
+    wanted = {
+        name: ", ".join(inputs_of(entry))
+        for name, entry in features.items()
+        if isinstance(entry, Mapping) and entry.get("derived") == Function.NAME
+    }
+    if missing := [name for name in wanted if name not in functions]:
+        told = ", ".join(f"{name!r} (of {wanted[name]})" for name in missing)
+        raise FunctionsWanted(
+            f"derived by functions, which are never stored: {told}; hand them back by "
+            f"derived={{{missing[0]!r}: function}}"
+        )
+    if unknown := [name for name in functions if name not in wanted]:
+        raise FunctionsWanted(
+            f"no feature {unknown[0]!r} is derived by a function; those that are: "
+            f"{', '.join(wanted) or 'none'}"
+        )
 
 
-def _column_from(name: str, entry: Mapping[str, Any]) -> Column | None:
+def _feature(
+    name: str, entry: Mapping[str, Any], function: ArrayFunction | None
+) -> Column | Derivation | None:
     if not isinstance(entry, Mapping):
         raise SchemaError(f"feature {name!r}: a table with `kind` is wanted, got {entry!r}")
     if not entry:
         return None
-    allowed = {item.name for item in fields(Column)}
-    if unknown := set(entry) - allowed:
-        raise SchemaError(
-            f"feature {name!r}: unknown key {sorted(unknown)[0]!r}; "
-            f"allowed: {', '.join(sorted(allowed))}"
-        )
-    if "kind" not in entry:
-        raise SchemaError(f"feature {name!r}: `kind` is missing; allowed: {', '.join(KINDS)}")
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-    }
-    return Column(**values)
+    try:
+        if "derived" not in entry:
+            return Column.from_dict(entry)
+        known = entry["derived"]
+        if known not in DERIVATIONS:
+            raise SchemaError(f"unknown `derived` {known!r}; allowed: {', '.join(DERIVATIONS)}")
+        if function is not None:
+            entry = {**entry, "function": function}
+        return DERIVATIONS[known].from_dict({k: v for k, v in entry.items() if k != "derived"})
+    except (SchemaError, TypeError) as error:
+        raise SchemaError(f"feature {name!r}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from tidegauge._core import (
     Vocabulary,
     intern_codes,
 )
+from tidegauge.derived import Derivation, derive, told
 from tidegauge.ingest import Predictions
 from tidegauge.layout import (
     LOSS_SUMS,
@@ -49,6 +51,9 @@ OTHER_SEGMENT = "(other)"
 MAX_SEGMENT_VALUES = 10_000
 MAX_NEW_COLUMNS = 1000
 NO_VERSION = ""
+NO_TRAFFIC = -1  # in the place of a block: rows that were counted before
+
+_log = logging.getLogger(__name__)
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _SECOND = 1_000_000
@@ -161,6 +166,7 @@ class WindowTable:
         }
         self.new_columns = {}
         self._pairs = [PairIndex() for _ in self.layout.schema.segment_columns]
+        self._told: set[tuple[str, type[Exception]]] = set()  # failures of derivations
         self._groups: list[tuple[int, ...]] = []  # (version, code of each segment column)
         self._segments: dict[tuple[Any, ...], int] = {}  # (version, set, codes) -> segment
         self._sets = self.layout.schema.segment_sets
@@ -240,9 +246,13 @@ class WindowTable:
         cells: IndexArray,
         accepted: NDArray[np.bool_] | None,
         *,
+        derived: Batch | None,
         threads: int,
     ) -> None:
-        """Count rows [start, stop) of a batch into their cells, all columns and the traffic."""
+        """Count rows [start, stop) of a batch into their cells, all columns and the traffic.
+
+        `derived` holds what was made of these rows alone.
+        """
         known = set(self.layout.schema.columns)
         unknown = [name for name in batch.names if name not in known]
         n_accepted = cells.shape[1] if accepted is None else int(accepted.sum())
@@ -255,9 +265,24 @@ class WindowTable:
             cells = cells[:, accepted]
         if unknown:
             self._add_traffic("new_columns", cells)
-        columns = [column.task for column in self.layout.columns.values()]
-        traffic = self.layout.traffic_block
-        self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), traffic, threads)
+        kept = np.ascontiguousarray(kept)
+        tasks = [column.task for column in self.layout.given]
+        self.cells.fill(batch, tasks, rows[0], kept, self.layout.traffic_block, threads)
+        if derived is not None:
+            tasks = [column.task for column in self.layout.derived]
+            self.cells.fill(derived, tasks, 0, kept, NO_TRAFFIC, threads)
+
+    def derive(self, batch: Batch, rows: tuple[int, int]) -> Batch | None:
+        """Make the derived columns of rows [start, stop); what fails is told once and invalid."""
+        if not self.layout.derivations:
+            return None
+        return derive(self.layout.derivations, batch, *rows, failed=self._tell)
+
+    def _tell(self, name: str, derivation: Derivation, error: Exception) -> None:
+        key = (name, type(error))
+        if key not in self._told:
+            self._told.add(key)
+            _log.warning("%s; its rows count as invalid", told(name, derivation, error))
 
     def _note_column(self, name: str, n: int) -> None:
         room = name in self.new_columns or len(self.new_columns) < MAX_NEW_COLUMNS
@@ -575,8 +600,12 @@ class WindowSums:
         }
         ordered = slots[:, SPECIALS:]
         if outside is None:
+            broken = ordered[:, 1] if counted.column.kind == "rule" else np.zeros_like(missing)
             return ColumnCounts(
-                **common, unseen=ordered[:, 0], distinct=np.count_nonzero(ordered, axis=1)
+                **common,
+                unseen=ordered[:, 0],
+                broken=broken,
+                distinct=np.count_nonzero(ordered, axis=1),
             )
         below, above = outside
         extremes = self.extremes(counted.block)

@@ -147,7 +147,7 @@ def evaluate(
         Sums of the cells, and of the reference each is compared with, row by row; a reference row
         of zeros says there is none.
     kinds
-        Columns to look at: name -> "numeric", "categorical" or "timestamp".
+        Columns to look at: name -> "numeric", "categorical", "timestamp" or "rule".
     task
         "binary", "multiclass", "regression", or None: no performance.
     model

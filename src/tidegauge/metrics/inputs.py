@@ -136,6 +136,7 @@ class ColumnCounts:
     below: IntArray = _NONE  # finite, under the limits
     above: IntArray = _NONE  # finite, over the limits
     unseen: IntArray = _NONE  # a category the reference does not know
+    broken: IntArray = _NONE  # a rule that does not hold
     positive_infinity: IntArray = _NONE
     negative_infinity: IntArray = _NONE
     distinct: IntArray = _NONE  # fine bins or categories that hold a value

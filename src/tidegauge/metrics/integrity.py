@@ -127,20 +127,33 @@ def unseen_rate(current: ColumnCounts) -> Proportion:
     return _share(current.unseen, current)
 
 
+@metric("violation_rate", worse="higher", bounds=(0, 1), kinds=("rule",))
+def violation_rate(current: ColumnCounts) -> Proportion:
+    """Share of the judged rows where the rule does not hold.
+
+    broken / (rows - missing - invalid): rows without a value are not judged. Range 0 to 1.
+    Undefined where no row is judged.
+
+    >>> float(violation_rate(ColumnCounts(rows=10, null=2, broken=2)).value)
+    0.25
+    """
+    return Proportion(current.broken, current.rows - current.missing - current.invalid)
+
+
 @metric("any_violation_rate", worse="higher", bounds=(0, 1))
 def any_violation_rate(reference: ColumnCounts, current: ColumnCounts) -> Proportion:
     """Share of the rows that break the column's schema in any way.
 
-    (invalid + absent + infinite + out of range + unseen) / rows; null, NaN and sentinels count too
-    where the reference had no missing value at all. Range 0 to 1. Undefined without rows, or
-    without a reference.
+    (invalid + absent + infinite + out of range + unseen + broken rules) / rows; null, NaN and
+    sentinels count too where the reference had no missing value at all. Range 0 to 1. Undefined
+    without rows, or without a reference.
 
     >>> clean = ColumnCounts(rows=100)
     >>> float(any_violation_rate(clean, ColumnCounts(rows=10, null=1, unseen=1)).value)
     0.2
     """
     broken = current.invalid + current.absent + current.infinite
-    outside = current.below + current.above + current.unseen
+    outside = current.below + current.above + current.unseen + current.broken
     missing = current.null + current.nan + current.sentinel
     unexpected = np.where(reference.missing == 0, missing, 0)
     judged = np.where(reference.rows > 0, current.rows, 0)

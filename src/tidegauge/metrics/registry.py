@@ -28,7 +28,7 @@ Direction: TypeAlias = Literal["higher", "lower", "either"]
 Scale: TypeAlias = Literal["rate", "total"]
 Function = TypeVar("Function", bound=Callable[..., Result])
 
-KINDS = ("numeric", "categorical", "timestamp")
+KINDS = ("numeric", "categorical", "timestamp", "rule")
 PROTECTED = "protected"  # the kind of an attribute whose groups are compared
 SIDES = ("reference", "current")
 
@@ -250,7 +250,7 @@ def _read(
             )
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     if Fine in needs["current"]:
-        kinds = tuple(kind for kind in kinds if kind != "categorical")
+        kinds = tuple(kind for kind in kinds if kind in ("numeric", "timestamp"))
     if set(needs["current"]) & set(GROUP_INPUTS):
         kinds = (PROTECTED,)
     elif not set(needs["current"]) & set(COLUMN_INPUTS):
