@@ -135,8 +135,8 @@ def test_fixed_limits() -> None:
 @pytest.mark.parametrize("name", rules.names())
 def test_what_is_not_known_has_no_limits(name: str) -> None:
     now = series(np.full((2, 3), np.nan), metric="psi")
-    level = 5.0 if name in ("constant", "relative", "change", "cusum") else 0.01
-    limits = rules.get(name)(now, series(np.empty((2, 0)), metric="psi"), level)
+    level = 0.01 if rules.get(name).chance else 5.0
+    limits = rules.get(name).function(now, series(np.empty((2, 0)), metric="psi"), level)
     assert all(each.shape == (2, 3) for each in vars(limits).values())
     assert np.isnan(limits.p_high).all()
     if name not in ("constant", "effect_size"):

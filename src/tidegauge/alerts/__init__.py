@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from tidegauge.alerts.rules import Limits, rule
 from tidegauge.alerts.series import Series
+from tidegauge.alerts.watch import Check, Watch
 
-__all__ = ["Limits", "Series", "rule"]
+__all__ = ["Check", "Limits", "Series", "Watch", "rule"]

@@ -41,11 +41,34 @@ class Limits:
 
 F = TypeVar("F", bound=Callable[..., Limits])
 
-_RULES: dict[str, Callable[..., Limits]] = {}
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A named function that gives limits, and whether its level is a chance."""
+
+    name: str
+    function: Callable[..., Limits]
+    chance: bool
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Options it takes, with their defaults."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def rule(name: str) -> Callable[[F], F]:
+_RULES: dict[str, Rule] = {}
+
+
+def rule(name: str, *, chance: bool) -> Callable[[F], F]:
     """Register a function as the rule `name`.
+
+    Parameters
+    ----------
+    name
+        What checks, the command line and messages call it.
+    chance
+        Whether the level is a chance; otherwise it is in a unit of the rule's own.
 
     Raises
     ------
@@ -55,8 +78,10 @@ def rule(name: str) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         if name in _RULES:
-            raise ValueError(f"rule {name!r} is already defined by {_RULES[name].__module__}")
-        _RULES[name] = function
+            raise ValueError(
+                f"rule {name!r} is already defined by {_RULES[name].function.__module__}"
+            )
+        _RULES[name] = Rule(name, function, chance)
         return function
 
     return register
@@ -71,13 +96,16 @@ def names() -> tuple[str, ...]:
     return tuple(_RULES)
 
 
-def get(name: str) -> Callable[..., Limits]:
+def get(name: str) -> Rule:
     """Rule by name.
 
     Raises
     ------
     ValueError
         When there is none; the message lists what there is.
+
+    >>> dict(get("effect_size").options)
+    {'delta': 0.02}
     """
     if name not in _RULES:
         close = difflib.get_close_matches(name, _RULES, n=2, cutoff=0.5)
@@ -86,37 +114,27 @@ def get(name: str) -> Callable[..., Limits]:
     return _RULES[name]
 
 
-def options_of(name: str) -> Mapping[str, Any]:
-    """Options of a rule, with their defaults.
-
-    >>> dict(options_of("effect_size"))
-    {'delta': 0.02}
-    """
-    parameters = inspect.signature(get(name)).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
 def _fixed(low: FloatArray, high: FloatArray) -> Limits:
     """Limits of a rule that is not about chance."""
     unknown = np.full(high.shape, np.nan)
     return Limits(low, high, unknown, unknown)
 
 
-@rule("constant")
+@rule("constant", chance=False)
 def constant(series: Series, baseline: Series, level: float) -> Limits:
     """A fixed value, `level`, above which, or below which, a value is too much."""
     limit = np.full(series.values.shape, float(level))
     return _fixed(limit, limit)
 
 
-@rule("relative")
+@rule("relative", chance=False)
 def relative(series: Series, baseline: Series, level: float) -> Limits:
     """The value of the reference, give or take the share `level` of it."""
     room = np.abs(series.usual) * level
     return _fixed(series.usual - room, series.usual + room)
 
 
-@rule("change")
+@rule("change", chance=False)
 def change(series: Series, baseline: Series, level: float) -> Limits:
     """The value of the window before, give or take the share `level` of it."""
     before = _before(series.values)
@@ -124,7 +142,7 @@ def change(series: Series, baseline: Series, level: float) -> Limits:
     return _fixed(before - room, before + room)
 
 
-@rule("reference_windows")
+@rule("reference_windows", chance=True)
 def reference_windows(series: Series, baseline: Series, level: float) -> Limits:
     """Mean of the reference's own windows, give or take a t quantile at chance `level`.
 
@@ -141,7 +159,7 @@ def reference_windows(series: Series, baseline: Series, level: float) -> Limits:
     )
 
 
-@rule("drift_null")
+@rule("drift_null", chance=True)
 def drift_null(series: Series, baseline: Series, level: float) -> Limits:
     """How far the reference's own windows move, at chance `level`: for drift metrics.
 
@@ -169,7 +187,7 @@ def drift_null(series: Series, baseline: Series, level: float) -> Limits:
     return Limits(np.full(high.shape, np.nan), high, np.full(p.shape, np.nan), p)
 
 
-@rule("effect_size")
+@rule("effect_size", chance=True)
 def effect_size(series: Series, baseline: Series, level: float, *, delta: float = 0.02) -> Limits:
     """The highest PSI, at chance `level`, of a population that has moved by no more than `delta`.
 
@@ -177,7 +195,8 @@ def effect_size(series: Series, baseline: Series, level: float, *, delta: float 
     freedom and non-centrality delta / k; the floor is (B - 1) k. One rule for windows of every
     size: significance is not size, and a window of millions is quiet about less than `delta`.
     """
-    psi = np.array([name.metric.partition("(")[0] == "psi" for name in series.names])[:, None]
+    is_psi = [name.metric.partition("(")[0] == "psi" for name in series.names]
+    psi = np.array(is_psi, dtype=bool)[:, None]
     stats = _stats()
     with np.errstate(divide="ignore", invalid="ignore"):
         k = 1 / series.n + 1 / series.n_reference
@@ -190,7 +209,7 @@ def effect_size(series: Series, baseline: Series, level: float, *, delta: float 
     return Limits(np.full(high.shape, np.nan), high, np.full(p.shape, np.nan), p)
 
 
-@rule("seasonal")
+@rule("seasonal", chance=True)
 def seasonal(series: Series, baseline: Series, level: float) -> Limits:
     """The usual value at this hour of the week, give or take its spread, at chance `level`.
 
@@ -204,7 +223,7 @@ def seasonal(series: Series, baseline: Series, level: float) -> Limits:
     return _around(expected, np.sqrt(spread[:, None] ** 2 + error**2), level, series.values)
 
 
-@rule("trend")
+@rule("trend", chance=True)
 def trend(series: Series, baseline: Series, level: float, *, memory: float = 0.1) -> Limits:
     """The level that the series has moved to lately, give or take its spread, at chance `level`.
 
@@ -226,7 +245,7 @@ def trend(series: Series, baseline: Series, level: float, *, memory: float = 0.1
     return _around(expected + center, scale, level, series.values)
 
 
-@rule("cusum")
+@rule("cusum", chance=False)
 def cusum(series: Series, baseline: Series, level: float, *, slack: float = 0.5) -> Limits:
     """What would carry the sum of small deviations in one direction over `level`: slow change.
 

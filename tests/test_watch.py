@@ -1,0 +1,181 @@
+"""Alerts: one window is not enough, an end takes a return, and nothing is judged twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tidegauge as tg
+from tidegauge.alerts.series import Name, Series
+from tidegauge.alerts.watch import (
+    CRITICAL,
+    NO_DATA,
+    OK,
+    TOO_FEW,
+    WARNING,
+    Check,
+    Standing,
+    Step,
+    Watch,
+    advance,
+    judge,
+)
+
+START = np.datetime64("2024-05-01", "us")
+
+
+def series(values, *, metric="psi", n=1000, floor=0.01) -> Series:
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    names = tuple(Name("m", "", "all", f"c{k}", metric) for k in range(len(values)))
+    full = [np.broadcast_to(each, values.shape) for each in (n, 10_000, floor, np.nan, np.nan)]
+    return Series(names, np.arange(values.shape[1]) * 3_600_000_000, values, *full)
+
+
+def states(check: Check, severities, *, extreme=False) -> list[str]:
+    standing, found = Standing(), []
+    for start, severity in enumerate(severities):
+        standing = advance(check, standing, Step(start, severity, extreme, severity == OK))
+        found.append(standing.state)
+    return found
+
+
+def test_one_window_beyond_the_limits_is_no_alert() -> None:
+    check = Check(metric="psi", confirm=(2, 3), clear=3)
+    assert states(check, [OK, WARNING, OK, OK, OK]) == ["ok", "pending", "pending", "pending", "ok"]
+    assert states(check, [WARNING, OK, WARNING]) == ["pending", "pending", "firing"]
+    assert states(check, [CRITICAL], extreme=True) == ["firing"]
+
+
+def test_an_alert_ends_after_clean_windows_and_comes_back_if_need_be() -> None:
+    check = Check(metric="psi", confirm=(1, 1), clear=2)
+    assert states(check, [WARNING, OK, WARNING, OK, OK, OK]) == [
+        "firing",
+        "recovering",
+        "firing",
+        "recovering",
+        "ok",
+        "ok",
+    ]
+
+
+def test_silence_is_a_state_and_does_not_end_an_alert() -> None:
+    check = Check(metric="psi", confirm=(1, 1), clear=1)
+    assert states(check, [NO_DATA, TOO_FEW, OK]) == ["no data", "too few rows", "ok"]
+    assert states(check, [WARNING, NO_DATA, NO_DATA, OK]) == ["firing", "firing", "firing", "ok"]
+
+
+def test_a_value_has_to_come_well_back() -> None:
+    now = series([[0.3, 0.19, 0.15]])
+    verdicts = judge(Check(metric="psi", rule="constant", warning=0.2, critical=None), now, now)
+    assert verdicts.severity.tolist() == [[WARNING, OK, OK]]
+    strict = Check(metric="psi", rule="effect_size", hysteresis=0.8)
+    limit = judge(strict, now, now).high[0, 0]
+    close = judge(strict, series([[0.9 * limit, 0.7 * limit]]), now)
+    assert close.severity.tolist() == [[OK, OK]]
+    assert close.clean.tolist() == [[False, True]]
+
+
+def test_levels_sides_and_sizes() -> None:
+    now = series([[0.5, 0.15, 0.05, np.nan]], n=np.array([[1000, 1000, 20, 0]]))
+    check = Check(metric="psi", rule="constant", warning=0.1, critical=0.3, minimum=100)
+    assert judge(check, now, now).severity.tolist() == [[CRITICAL, WARNING, TOO_FEW, NO_DATA]]
+    falling = Check(metric="accuracy", rule="constant", warning=0.9, critical=0.8)
+    found = judge(falling, series([[0.95, 0.85, 0.7]], metric="accuracy"), now)
+    assert found.severity.tolist() == [[OK, WARNING, CRITICAL]]
+
+
+def test_a_budget_keeps_a_thousand_quiet_features_quiet() -> None:
+    random = np.random.default_rng(0)
+    seen, now = random.normal(size=(1000, 60)), random.normal(size=(1000, 168))
+    now[:20, 50:] += 6
+    usual, current = series(seen, metric="mae"), series(now, metric="mae")
+    free = Check(metric="mae", rule="reference_windows", warning=0.01, critical=None)
+    kept = Check(metric="mae", rule="reference_windows", warning=0.01, critical=None, budget=1.0)
+    assert (judge(free, current, usual).severity[20:] == WARNING).sum() > 1000
+    frugal = judge(kept, current, usual).severity
+    assert (frugal[20:] == WARNING).sum() < 60
+    assert (frugal[:20, 50:] == WARNING).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"metric": "psy"}, "unknown metric"),
+        ({"metric": "psi", "rule": "drift"}, "unknown rule"),
+        (
+            {"metric": "psi", "rule": "effect_size", "options": {"d": 1}},
+            r"has no option 'd'.*delta",
+        ),
+        ({"metric": "psi", "warning": None, "critical": None}, "a warning or a critical level"),
+        ({"metric": "psi", "confirm": (3, 2)}, "1 <= N <= M"),
+        ({"metric": "psi", "rule": "constant", "budget": 1.0}, "not about chance"),
+        ({"metric": "psi", "hysteresis": 0.0}, "hysteresis"),
+    ],
+)
+def test_a_wrong_check_is_answered_with_what_is_allowed(wrong, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        Check(**wrong)
+
+
+def traffic(hours: slice, shift: float = 0.0) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(hours.start)
+    n = 200 * (hours.stop - hours.start)
+    time = START + hours.start * np.timedelta64(1, "h") + np.arange(n) * np.timedelta64(18, "s")
+    return {"x": random.normal(size=n) + shift, "time": time}
+
+
+def watched() -> tg.Monitor:
+    schema = tg.Schema(features=["x"], timestamp="time")
+    return tg.Monitor(tg.Reference.fit(traffic(slice(0, 48)), schema), window="1h")
+
+
+def test_windows_are_judged_once_and_when_they_have_closed() -> None:
+    monitor, watch = watched(), Watch([Check(metric="psi")])
+    assert watch.update(monitor).num_rows == 0
+    monitor.log(traffic(slice(100, 110)))
+    assert watch.update(monitor).num_rows == 0
+    monitor.log(traffic(slice(110, 113), shift=2.0))
+    found = watch.update(monitor).to_pylist()
+    assert [(row["before"], row["after"]) for row in found] == [("ok", "firing")]
+    assert found[0]["column"] == "x"
+    assert found[0]["value"] > found[0]["high"]
+    assert watch.update(monitor).num_rows == 0
+    ((key, standing),) = watch.open
+    assert (key[1].column, standing.state, standing.severity) == ("x", "firing", CRITICAL)
+    monitor.log(traffic(slice(113, 120)))
+    after = [row["after"] for row in watch.update(monitor).to_pylist()]
+    assert after == ["recovering", "ok"]
+    assert watch.open == []
+
+
+def test_in_small_steps_as_in_one() -> None:
+    parts = [traffic(slice(100, 105)), traffic(slice(105, 108), 2.0), traffic(slice(108, 116))]
+    whole, stepwise = watched(), watched()
+    one, many = Watch([Check(metric="psi")]), Watch([Check(metric="psi")])
+    steps = []
+    for part in parts:
+        whole.log(part)
+        stepwise.log(part)
+        steps += many.update(stepwise).to_pylist()
+    assert one.update(whole).to_pylist() == steps
+
+
+def test_late_data_is_noted_and_the_first_verdict_stands() -> None:
+    monitor, watch = watched(), Watch([Check(metric="psi")])
+    monitor.log(traffic(slice(100, 106)))
+    watch.update(monitor)
+    monitor.log(traffic(slice(102, 103), shift=8.0))
+    noted = watch.update(monitor).to_pylist()
+    assert [(row["before"], row["after"], row["severity"]) for row in noted] == [
+        ("ok", "ok", "critical")
+    ]
+    assert watch.update(monitor).num_rows == 0
+    assert watch.open == []
+
+
+def test_a_delay_waits_for_the_labels() -> None:
+    monitor = watched()
+    monitor.log(traffic(slice(100, 102), shift=3.0))
+    monitor.log(traffic(slice(102, 104), shift=3.0))
+    assert Watch([Check(metric="psi")], delay="1d").update(monitor).num_rows == 0
+    assert Watch([Check(metric="psi")], delay="1h").update(monitor).num_rows == 1
