@@ -133,8 +133,12 @@ def column(rows: list[tuple[str, float]]) -> ColumnCounts:
 def traffic(events: list[str]) -> Traffic:
     """Counts of what arrived."""
     duplicates = events.count("duplicate")
-    new_columns = events.count("new column")
-    return Traffic(rows=len(events) - duplicates, duplicates=duplicates, new_columns=new_columns)
+    return Traffic(
+        rows=len(events) - duplicates,
+        duplicates=duplicates,
+        new_columns=events.count("new column"),
+        pooled=events.count("pooled"),
+    )
 
 
 def bins(counts: list[int]) -> Bins:
@@ -203,7 +207,7 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
             (str(tag), value) for tag, value in zip(random.choice(tags, size), values, strict=True)
         ]
     if kind is Traffic:
-        return random.choice(["accepted", "duplicate", "new column"], size).tolist()
+        return random.choice(["accepted", "duplicate", "new column", "pooled"], size).tolist()
     if kind is RegressionOutcomes:
         return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
     scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000

@@ -298,6 +298,10 @@ def new_column_rate(events):
     return divide(events.count("new column"), row_count(events))
 
 
+def pooled_rate(events):
+    return divide(events.count("pooled"), row_count(events))
+
+
 # Binary performance.
 
 
@@ -781,6 +785,7 @@ DEFINITIONS = {
             row_count,
             duplicate_rate,
             new_column_rate,
+            pooled_rate,
         )
     },
     ("missing_rate", None): tagged(*MISSING),

@@ -25,6 +25,11 @@ SAMPLES = {
 }
 
 
+def panes_of(width: int) -> np.ndarray:
+    """Panes of one width, kept for ever."""
+    return np.array([[width], [_core.NEVER]], np.int64)
+
+
 def grids() -> dict[str, Grid]:
     made = {kind: fit_grid(sample, numeric(grid=kind), 256) for kind, sample in SAMPLES.items()}
     made["atoms"] = fit_grid(np.append(np.full(500, 0.25), SAMPLES["linear"]), numeric(), 1024)
@@ -122,7 +127,7 @@ def sums_of(errors: list[float], signs: list[int]) -> float:
     cells = _core.Cells([5, 7], 11)
     n = len(errors)
     where = cells.locate(
-        np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros((1, 1), np.int64), 0
+        np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros((1, 1), np.int64), panes_of(0)
     )
     blocks = {
         "traffic": 0,
@@ -168,7 +173,7 @@ def test_what_is_taken_back_leaves_no_trace(errors: list[float], taken: list[flo
 def test_sums_never_wrap() -> None:
     cells = _core.Cells([5, 7], 1)
     moments = np.arange(4, dtype=np.int64)
-    where = cells.locate(moments, np.zeros(4, np.int32), np.zeros((1, 1), np.int64), 1)[0]
+    where = cells.locate(moments, np.zeros(4, np.int32), np.zeros((1, 1), np.int64), panes_of(1))[0]
     limbs = np.zeros((4, 1, 26), np.int64)
     limbs[:, 0, 8] = 2**62  # limb 8 counts units
     cells.add_limbs(where, limbs)
@@ -181,12 +186,18 @@ def test_sums_never_wrap() -> None:
 def test_few_rows_stay_small_when_stored_and_read() -> None:
     cells = _core.Cells([1030], 0)
     where = cells.locate(
-        np.arange(50, dtype=np.int64), np.zeros(50, np.int32), np.zeros((1, 1), np.int64), 1
+        np.arange(50, dtype=np.int64),
+        np.zeros(50, np.int32),
+        np.zeros((1, 1), np.int64),
+        panes_of(1),
     )[0]
     cells.add_entries(0, where, where + 7, np.full(50, 3, np.int64))
     copy = _core.Cells([1030], 0)
     copy.locate(
-        np.arange(50, dtype=np.int64), np.zeros(50, np.int32), np.zeros((1, 1), np.int64), 1
+        np.arange(50, dtype=np.int64),
+        np.zeros(50, np.int32),
+        np.zeros((1, 1), np.int64),
+        panes_of(1),
     )
     copy.add_entries(0, *cells.entries(0))
     assert copy.n_bytes <= cells.n_bytes < 50 * 1030

@@ -126,4 +126,4 @@ def test_checks_are_for_the_kinds_of_column_they_make_sense_for() -> None:
     }
     assert categorical - numeric == {"unseen_rate"}
     assert numeric - timestamp == {"nan_rate", "infinite_rate"}
-    assert named(None) == {"row_count", "duplicate_rate", "new_column_rate"}
+    assert named(None) == {"row_count", "duplicate_rate", "new_column_rate", "pooled_rate"}

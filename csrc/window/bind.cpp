@@ -83,20 +83,31 @@ Array<i64> limbs(const Cells& self) {
   return out;
 }
 
+void add_sums(Cells& self, const Array<i32>& cells, const Array<i64>& found) {
+  add_limbs(self, view(cells), view(found));
+}
+
 py::tuple entries(const Cells& self, i32 block) {
   const Entries found = entries_of(self, block);
   return py::make_tuple(wrap(found.cells), wrap(found.slots), wrap(found.counts));
 }
 
+// A row of widths above a row of bounds.
+Panes panes_of(const Array<i64>& panes) {
+  const auto both = view(panes);
+  return {both.first(both.size() / 2), both.last(both.size() / 2)};
+}
+
 Array<i32> locate(Cells& self, const Array<i64>& times, const Array<i32>& groups, const Array<i64>& segments,
-                  i64 pane_width) {
+                  const Array<i64>& panes) {
   const auto n_sets = static_cast<i32>(segments.shape(1));
   auto cells = make_array<i32>({n_sets, times.size()});
   const auto t = view(times), s = view(segments);
   const auto g = view(groups);
+  const auto p = panes_of(panes);
   const auto out = mutable_view(cells);
   const py::gil_scoped_release unlocked;
-  self.locate(t, g, s, {pane_width, n_sets, out});
+  self.locate(t, g, s, {p, n_sets, out});
   return cells;
 }
 
@@ -112,10 +123,7 @@ void fill_rows(Cells& self, const Batch& batch, const py::list& columns, i64 sta
 
 Array<i32> intern(PairIndex& self, const Array<i32>& first, const Array<i32>& second) {
   auto codes = make_array<i32>({first.size()});
-  const auto a = view(first), b = view(second);
-  const auto out = mutable_view(codes);
-  const py::gil_scoped_release unlocked;
-  self.intern(a, b, out);
+  self.intern(view(first), view(second), mutable_view(codes));
   return codes;
 }
 
@@ -126,7 +134,7 @@ void bind_window(py::module_& m) {
   const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
 
   py::class_<PairIndex>(m, "PairIndex", "Codes of pairs of codes.")
-      .def(py::init<>())
+      .def(py::init<i64, i32>(), "capacity"_a, "fallback"_a)
       .def("intern", &intern, exact("first"), exact("second"), "Codes of pairs, given when new.")
       .def("__len__", &PairIndex::size)
       .def("__getitem__", &PairIndex::at, "code"_a, "Pair of a code.");
@@ -138,8 +146,11 @@ void bind_window(py::module_& m) {
       .def_property_readonly("n_bytes", &Cells::n_bytes, "Memory held, in bytes.")
       .def("widen", &Cells::widen, "block"_a, "n_slots"_a, "Give a block more slots at its end.")
       .def("keys", &keys, "(pane, segment) of every cell.")
-      .def("locate", &locate, exact("times"), exact("groups"), exact("segments"), "pane_width"_a,
+      .def("locate", &locate, exact("times"), exact("groups"), exact("segments"), exact("panes"),
            "Cells of rows, made when new.")
+      .def(
+          "roll", [](Cells& self, const Array<i64>& panes) { self.roll(panes_of(panes)); }, exact("panes"),
+          "Add cells into those of wider panes; forget those kept no longer.")
       .def("fill", &fill_rows, "batch"_a, "columns"_a, "start"_a, exact("cells"), "traffic_block"_a, "n_threads"_a,
            "Count rows and columns into cells.")
       .def("add_outcomes", &add_outcomes, "task"_a, "blocks"_a, exact("cells"), "rows"_a, "Count labelled predictions.")
@@ -156,12 +167,7 @@ void bind_window(py::module_& m) {
           },
           "block"_a, exact("cells"), exact("slots"), exact("counts"), "Add such counts.")
       .def("limbs", &limbs, "Exact sums as integers.")
-      .def(
-          "add_limbs",
-          [](Cells& self, const Array<i32>& cells, const Array<i64>& found) {
-            add_limbs(self, view(cells), view(found));
-          },
-          exact("cells"), exact("limbs"), "Add such sums.")
+      .def("add_limbs", &add_sums, exact("cells"), exact("limbs"), "Add such sums.")
       .def(
           "add_extremes",
           [](Cells& self, i32 block, const Array<i32>& cells, const Array<f64>& found) {

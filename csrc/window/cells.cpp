@@ -7,11 +7,9 @@
 namespace tidegauge {
 namespace {
 
-i64 floor_to(i64 time, i64 width) noexcept {
-  if (width == 0) return 0;
-  const i64 rest = time % width;
-  return time - (rest < 0 ? rest + width : rest);
-}
+// Of each allocation, and of an entry of the index: its node and its bucket.
+constexpr i64 kAllocation = 16;
+constexpr i64 kIndexEntry = 56;
 
 // Slots are kept in 16 bits.
 void check_width(i32 n_slots) {
@@ -42,23 +40,52 @@ void Cells::locate(std::span<const i64> times, std::span<const i32> groups, std:
   const std::size_t n = times.size();
   for (std::size_t set = 0; set < static_cast<std::size_t>(out.n_sets); ++set) {
     i32* cells = out.cells.data() + set * n;
-    i64 pane = 0;
-    i64 next_pane = 0;
+    const bool timeless = out.panes.widths[0] == 0;
+    Pane pane;
     i32 group = -1;
     i32 cell = -1;
     for (std::size_t row = 0; row < n; ++row) {
-      const bool same_pane = out.pane_width == 0 || (times[row] >= pane && times[row] < next_pane);
+      const bool same_pane = timeless || (times[row] >= pane.start && times[row] < pane.end);
       if (!same_pane || groups[row] != group) {
-        pane = floor_to(times[row], out.pane_width);
-        next_pane = pane + out.pane_width;
+        pane = out.panes.at(times[row]);
         group = groups[row];
         const auto entry = static_cast<std::size_t>(group) * static_cast<std::size_t>(out.n_sets) + set;
         if (group < 0 || entry >= segments.size()) throw DataError("a row belongs to no known group");
-        cell = locate({pane, segments[entry]});
+        cell = locate({pane.start, segments[entry]});
       }
       cells[row] = cell;
     }
   }
+}
+
+void Cells::roll(const Panes& panes) {
+  for (auto& cell : cells_) {
+    const CellKey old = cell->key;
+    const CellKey key{panes.at(old.pane).start, old.segment};
+    if (panes.keeps(old.pane) && key == old) continue;
+    const auto entry = index_.extract(old);
+    if (!panes.keeps(old.pane)) {
+      cell.reset();
+    } else if (const auto wider = index_.find(key); wider != index_.end()) {
+      merge((*this)[wider->second], *cell);
+      cell.reset();
+    } else {
+      cell->key = key;
+      index_.emplace(key, entry.mapped());
+    }
+  }
+  std::erase(cells_, nullptr);
+  for (i32 place = 0; place < size(); ++place) index_.find((*this)[place].key)->second = place;
+}
+
+void Cells::merge(Cell& cell, const Cell& other) {
+  for (std::size_t block = 0; block < cell.blocks.size(); ++block) {
+    cell.blocks[block].merge(other.blocks[block], layout_.n_slots[block]);
+    cell.extremes[block].merge(other.extremes[block]);
+  }
+  if (other.sums.empty()) return;
+  cell.sums.resize(other.sums.size());
+  for (std::size_t sum = 0; sum < cell.sums.size(); ++sum) merge_sum(cell.sums[sum], other.sums[sum]);
 }
 
 void Cells::widen(i32 block, i32 n_slots) {
@@ -73,11 +100,14 @@ void Cells::add_sum(Cell& cell, i32 sum, f64 value) {
 }
 
 i64 Cells::n_bytes() const noexcept {
-  i64 bytes = 0;
+  i64 bytes = static_cast<i64>(cells_.capacity() * sizeof(cells_[0]) + run_of_cell_.capacity() * sizeof(i32));
   for (const auto& cell : cells_) {
     bytes += static_cast<i64>(sizeof(Cell) + cell->blocks.size() * (sizeof(CountBlock) + sizeof(Extremes)));
-    bytes += static_cast<i64>(cell->sums.size() * sizeof(cell->sums[0]));
-    for (const auto& block : cell->blocks) bytes += block.n_bytes();
+    bytes += static_cast<i64>(cell->sums.capacity() * sizeof(cell->sums[0]));
+    bytes += kIndexEntry + 4 * kAllocation;
+    for (const auto& block : cell->blocks) {
+      if (block.n_bytes() > 0) bytes += block.n_bytes() + kAllocation;
+    }
   }
   return bytes;
 }

@@ -12,6 +12,7 @@
 
 #include "window/count_block.hpp"
 #include "window/exact_sum.hpp"
+#include "window/panes.hpp"
 
 namespace tidegauge {
 
@@ -54,9 +55,11 @@ class Cells {
 
   // Index of the cell of (pane, segment), made when new.
   [[nodiscard]] i32 locate(CellKey key);
-  // Cells of rows: times[n] rounded down to panes, segments[n_groups * n_sets] by groups[n]. out[n_sets * n]
+  // Cells of rows: times[n] in their panes, segments[n_groups * n_sets] by groups[n]. out[n_sets * n]
   void locate(std::span<const i64> times, std::span<const i32> groups, std::span<const i64> segments,
               struct Located out);
+  // Adds cells whose pane has become part of a wider one into that, and forgets those that are kept no longer.
+  void roll(const Panes& panes);
 
   [[nodiscard]] Cell& operator[](i32 cell) noexcept { return *cells_[static_cast<std::size_t>(cell)]; }
   [[nodiscard]] const Cell& operator[](i32 cell) const noexcept { return *cells_[static_cast<std::size_t>(cell)]; }
@@ -75,6 +78,7 @@ class Cells {
     (*this)[cell].blocks[static_cast<std::size_t>(block)].add(slot, amount, n_slots(block));
   }
   void add_sum(Cell& cell, i32 sum, f64 value);
+  // Memory held, with what the allocator and the index add to each piece.
   [[nodiscard]] i64 n_bytes() const noexcept;
 
  private:
@@ -85,6 +89,8 @@ class Cells {
       return x ^ x >> 32;
     }
   };
+  void merge(Cell& cell, const Cell& other);
+
   CellLayout layout_;
   std::vector<std::unique_ptr<Cell>> cells_;
   std::unordered_map<CellKey, i32, KeyHash> index_;
@@ -92,7 +98,7 @@ class Cells {
 };
 
 struct Located {
-  i64 pane_width;  // microseconds; 0 puts everything into one pane
+  Panes panes;
   i32 n_sets;
   std::span<i32> cells;  // [n_sets * n]
 };

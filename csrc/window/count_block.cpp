@@ -57,6 +57,15 @@ void CountBlock::add_counts(std::span<const i64> counts) {
   for (std::size_t slot = 0; slot < counts.size(); ++slot) counts_[slot] += counts[slot];
 }
 
+void CountBlock::merge(const CountBlock& other, i32 n_slots) {
+  if (other.counts_) {
+    make_dense(n_slots);
+    other.add_to({counts_.get(), capacity_}, {});
+  } else {
+    add({other.codes_.get(), other.n_codes_}, n_slots);
+  }
+}
+
 void CountBlock::add_to(std::span<i64> out, std::span<const i32> map) const {
   const auto target = [&](std::size_t slot) -> i64& {
     return out[map.empty() ? slot : static_cast<std::size_t>(map[slot])];

@@ -19,6 +19,8 @@ class CountBlock {
   void add(i32 slot, i64 amount, i32 n_slots);
   // Adds a dense row: counts[n_slots].
   void add_counts(std::span<const i64> counts);
+  // Adds another block of the same column.
+  void merge(const CountBlock& other, i32 n_slots);
   // Adds these counts onto out, slot s landing at map[s] (or at s where map is empty).
   void add_to(std::span<i64> out, std::span<const i32> map) const;
   // Calls visit(slot, count) for each count that is not zero, by ascending slot. scratch[n_slots] holds zeros before and after.

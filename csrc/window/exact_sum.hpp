@@ -53,6 +53,14 @@ inline void add_exactly(f64 x, std::span<i64, kLimbs> limbs) noexcept {
   if (at(0) >= kFull || at(0) <= -kFull || at(1) >= kFull || at(1) <= -kFull) normalize(limbs);
 }
 
+inline void merge_sum(std::span<i64, kLimbs> limbs, std::span<const i64, kLimbs> other) noexcept {
+  std::array<i64, kLimbs> normal;
+  std::copy(other.begin(), other.end(), normal.begin());
+  normalize(normal);
+  normalize(limbs);
+  for (std::size_t i = 0; i < kLimbs; ++i) limbs[i] += normal[i];
+}
+
 [[nodiscard]] inline f64 round_sum(std::span<const i64, kLimbs> limbs) noexcept {
   std::array<i64, kLimbs> normal;
   std::copy(limbs.begin(), limbs.end(), normal.begin());

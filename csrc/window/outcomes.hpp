@@ -13,7 +13,8 @@ constexpr f64 kWeightUnits = 1 << 20;  // a weight counts in units of 2^-20
 
 // Slots of the block that counts rows as they are, without weights.
 // kUnscored: labelled rows that lack the decision or scores that the task needs, and count nowhere else.
-enum class Traffic : i32 { kRows, kDuplicates, kNewColumns, kLabelled, kUnscored, kSlots };
+// kPooled: rows whose version or segment is part of "(other)".
+enum class Traffic : i32 { kRows, kDuplicates, kNewColumns, kLabelled, kUnscored, kPooled, kSlots };
 
 enum class ScoreSum : i32 { kLogLoss, kLogLossSquared, kBrier, kBrierSquared, kConfidence };  // binary, multiclass
 enum class RegressionSum : i32 {

@@ -14,16 +14,20 @@ namespace tidegauge {
 
 class PairIndex {
  public:
+  // Once there are `capacity` codes, a new pair gets the code of (first, fallback); one for each first is always given.
+  PairIndex(i64 capacity, i32 fallback) : capacity_(capacity), fallback_(fallback) {}
+
   // out[i] is the code of (first[i], second[i]).
   void intern(std::span<const i32> first, std::span<const i32> second, std::span<i32> out) {
     u64 last = ~0ULL;
     i32 code = -1;
     for (std::size_t i = 0; i < out.size(); ++i) {
-      const u64 pair = static_cast<u64>(static_cast<u32>(first[i])) << 32 | static_cast<u32>(second[i]);
+      const u64 pair = pack(first[i], second[i]);
       if (pair != last) {
-        const auto [found, is_new] = codes_.try_emplace(pair, static_cast<i32>(pairs_.size()));
-        if (is_new) pairs_.emplace_back(first[i], second[i]);
-        code = found->second;
+        const auto found = codes_.find(pair);
+        code = found != codes_.end() ? found->second
+               : size() < capacity_  ? add(first[i], second[i])
+                                     : add(first[i], fallback_);
         last = pair;
       }
       out[i] = code;
@@ -33,6 +37,17 @@ class PairIndex {
   [[nodiscard]] std::pair<i32, i32> at(i64 code) const { return pairs_.at(static_cast<std::size_t>(code)); }
 
  private:
+  static u64 pack(i32 first, i32 second) noexcept {
+    return static_cast<u64>(static_cast<u32>(first)) << 32 | static_cast<u32>(second);
+  }
+  i32 add(i32 first, i32 second) {
+    const auto [found, is_new] = codes_.try_emplace(pack(first, second), static_cast<i32>(pairs_.size()));
+    if (is_new) pairs_.emplace_back(first, second);
+    return found->second;
+  }
+
+  i64 capacity_;
+  i32 fallback_;
   std::unordered_map<u64, i32> codes_;
   std::vector<std::pair<i32, i32>> pairs_;
 };

@@ -107,10 +107,7 @@ void add_limbs(Cells& cells, std::span<const i32> where, std::span<const i64> li
     if (std::all_of(row.begin(), row.end(), [](i64 limb) { return limb == 0; })) continue;
     auto& sums = cells[where[i]].sums;
     sums.resize(n_sums);
-    for (std::size_t sum = 0; sum < n_sums; ++sum) {
-      normalize(sums[sum]);
-      for (std::size_t limb = 0; limb < kLimbs; ++limb) sums[sum][limb] += row[sum * kLimbs + limb];
-    }
+    for (std::size_t sum = 0; sum < n_sums; ++sum) merge_sum(sums[sum], row.subspan(sum * kLimbs).first<kLimbs>());
   }
 }
 

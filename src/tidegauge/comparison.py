@@ -28,7 +28,15 @@ from tidegauge.metrics.evaluate import Keys, evaluate
 from tidegauge.metrics.inputs import ColumnCounts, Fine, Outcomes, Traffic
 from tidegauge.reference import Reference
 from tidegauge.values import METRIC_TABLE, Distribution
-from tidegauge.window import FloatArray, IndexArray, IntArray, Span, WindowSums, WindowTable
+from tidegauge.window import (
+    EVERYTHING,
+    FloatArray,
+    IndexArray,
+    IntArray,
+    Span,
+    WindowSums,
+    WindowTable,
+)
 
 Record = TypeVar("Record")
 
@@ -55,8 +63,7 @@ class Comparison:
     @classmethod
     def of(cls, reference: Reference, keys: Keys, sums: WindowSums) -> Comparison:
         """Compare rows with the whole reference of the same segment."""
-        everything = Span(None, None)
-        reference_keys, reference_sums = reference.table.read(everything, by_version=False)
+        reference_keys, reference_sums = reference.table.read(EVERYTHING, by_version=False)
         names = [reference_keys.segments[code] for code in reference_keys.segment]
         place = {name: row for row, name in enumerate(names)}
         of_segment = np.array([place.get(name, -1) for name in keys.segments], dtype=np.int64)
@@ -110,6 +117,7 @@ class Comparison:
                 window_end=None if closes is None else closes[rows],
                 version=self.keys.version[rows],
                 segment=self.keys.segment[rows],
+                is_kept=None if self.keys.is_kept is None else self.keys.is_kept[rows],
             )
             parts.append(
                 Comparison(self.reference, keys, sums, self.reference_sums, self.index[rows])

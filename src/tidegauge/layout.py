@@ -21,7 +21,7 @@ from tidegauge.schema import Schema
 IntArray = NDArray[np.int64]
 
 MISSING, NAN, SENTINEL, INVALID, ABSENT = range(SPECIALS)
-TRAFFIC_SLOTS = ("rows", "duplicates", "new_columns", "labelled", "unscored")
+TRAFFIC_SLOTS = ("rows", "duplicates", "new_columns", "labelled", "unscored", "pooled")
 LOSS_SUMS = ("log_loss", "log_loss_squared", "brier", "brier_squared")
 TENTHS = 10
 REGRESSION_SUMS = (

@@ -32,15 +32,24 @@ from tidegauge.ingest import (
     require,
     tiles,
 )
+from tidegauge.layout import TRAFFIC_SLOTS
 from tidegauge.metrics import Metric
 from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
 from tidegauge.report import Report
 from tidegauge.schema import NO_FUNCTIONS, Schema
 from tidegauge.values import METRIC_TABLE, Account, Distribution
-from tidegauge.window import Span, parse_duration
+from tidegauge.window import (
+    EVERYTHING,
+    MAX_SEGMENTS,
+    Retention,
+    Span,
+    check_pane,
+    parse_duration,
+)
 
 MAX_PENDING = 50_000_000
+DEFAULT_WINDOW = "1h"
 
 
 class Monitor:
@@ -52,6 +61,11 @@ class Monitor:
         What the traffic is compared with.
     window
         Width of the windows that are kept, from "1min" to "1d"; metrics answer for any multiple.
+        The smallest width of the retention or "1h", unless given.
+    retention
+        How long windows of which width are kept, by event time, such as {"1min": "6h", "1h": "7d",
+        "1d": "400d"}: what is older than six hours becomes part of hours, what is older than 400
+        days is forgotten. An age of None is for ever. All is kept as it is unless given.
     lateness
         How long after its own time a prediction waits for its label.
     device
@@ -62,6 +76,9 @@ class Monitor:
         Threads for the row work; one a core, 8 at most, unless given.
     max_pending
         Predictions remembered at once; more are counted as expired when they arrive.
+    max_segments
+        Segments told apart, of all columns, pairs and versions; rows of further ones count in
+        "(other)" and in the metric `pooled_rate`. With the retention it bounds the memory.
 
     Notes
     -----
@@ -84,35 +101,51 @@ class Monitor:
         self,
         reference: Reference,
         *,
-        window: str = "1h",
+        window: str | None = None,
+        retention: Mapping[str, str | None] | None = None,
         lateness: str = "48h",
         device: str = "cpu",
         model: str = "model",
         threads: int | None = None,
         max_pending: int = MAX_PENDING,
+        max_segments: int = MAX_SEGMENTS,
     ) -> None:
         if not isinstance(reference, Reference):
             raise SchemaError(f"a tg.Reference is wanted, got {type(reference).__name__}")
         self.reference = reference
-        self.window = window
+        rule = None if retention is None else Retention.parse(retention)
+        self.retention = None if retention is None else dict(retention)
+        self.window = window or _finest(retention)
         self.lateness = lateness
         self.device = resolve_device(device)
         self.model = model
         self.threads = resolve_threads(threads)
         self.max_pending = max_pending
-        pane = parse_duration(window, role="window")
-        day = parse_duration("1d", role="window")
-        minute = parse_duration("1min", role="window")
-        if not minute <= pane <= day or day % pane:
-            raise ValueError(
-                f"window {window!r} must divide a day, from '1min' to '1d'; "
-                "ask metrics(window=...) for more"
-            )
+        self.max_segments = max_segments
+        pane = parse_duration(self.window, role="window")
+        check_pane(pane, self.window)
         timed = reference.schema.timestamp is not None
-        self._table = reference.new_table(pane if timed else 0)
+        if rule is not None:
+            self._check_retention(rule, pane)
+        self._table = reference.new_table(pane if timed else 0, rule, max_segments)
         self._join = self._new_join()
         self._lock = threading.RLock()
         self._id_kind: str | None = None  # "integer" or "text", as the first ids were
+
+    def _check_retention(self, rule: Retention, pane: int) -> None:
+        if self.schema.timestamp is None:
+            raise ValueError("retention goes by event time: the schema must name a `timestamp`")
+        if pane != rule.widths[0]:
+            raise ValueError(
+                f"window {self.window!r} is not the smallest width of the retention "
+                f"{self.retention}; leave it out"
+            )
+        last = rule.ages[-1]
+        if last is not None and last < parse_duration(self.lateness, role="lateness"):
+            raise ValueError(
+                f"labels may come {self.lateness} after their prediction, but the retention "
+                f"{self.retention} forgets it before; keep it longer, or lower the lateness"
+            )
 
     def __repr__(self) -> str:
         return (
@@ -158,10 +191,12 @@ class Monitor:
             for span in ranges[1:]:
                 self._read(rows, *span)
             self._id_kind = id_kind
-            return sum(
-                self._log(rows, span, read.pop(span) if span in read else self._read(rows, *span))
-                for span in ranges
-            )
+            counted = 0
+            for span in ranges:
+                part = read.pop(span) if span in read else self._read(rows, *span)
+                counted += self._log(rows, span, part)
+                self._table.advance(self._join.watermark)
+            return counted
 
     def _read(self, batch: Batch, start: int, stop: int) -> Predictions:
         if self.schema.model_version is not None:
@@ -195,7 +230,9 @@ class Monitor:
         cells = table.locate(rows.times, groups)
         n = span[1] - span[0]
         if rows.keys is None:
-            table.count(batch, span, cells, None, derived=derived, threads=self.threads)
+            table.count(
+                batch, span, cells, None, groups=groups, derived=derived, threads=self.threads
+            )
             table.add_labelled(rows, groups)
             if self.schema.timestamp is not None:
                 self._join.advance(int(rows.times.max()))
@@ -212,7 +249,9 @@ class Monitor:
             }
         )
         accepted = flags.astype(bool)
-        table.count(batch, span, cells, accepted, derived=derived, threads=self.threads)
+        table.count(
+            batch, span, cells, accepted, groups=groups, derived=derived, threads=self.threads
+        )
         table.add_outcomes(outcomes)
         if rows.labels is not None:
             known = ~np.isnan(rows.labels)
@@ -260,6 +299,7 @@ class Monitor:
             self._id_kind = id_kind
             for part in read:
                 self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
+                self._table.advance(self._join.watermark)
             return rows.n_rows
 
     def advance(self, timestamp: datetime) -> None:
@@ -275,6 +315,7 @@ class Monitor:
         moment = timestamp.astimezone(UTC).replace(tzinfo=None)
         with self._lock:
             self._join.advance(int(np.datetime64(moment, "us").astype(np.int64)))
+            self._table.advance(self._join.watermark)
 
     @property
     def watermark(self) -> datetime | None:
@@ -297,6 +338,13 @@ class Monitor:
         """Columns that the schema does not know, and the rows that came with them."""
         with self._lock:
             return dict(self._table.new_columns)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Predictions and labelled rows that are kept no longer, as the retention says."""
+        with self._lock:
+            counts = dict(zip(TRAFFIC_SLOTS, self._table.dropped.tolist(), strict=True))
+        return {name: counts[name] for name in ("rows", "labelled")}
 
     @property
     def n_bytes(self) -> int:
@@ -331,7 +379,8 @@ class Monitor:
             Model versions to look at; all unless given.
         window
             Width of the windows: a multiple of the monitor's, "1mo" for calendar months,
-            "all" for a single one.
+            "all" for a single one. As they are kept unless given; where time is no longer kept as
+            finely as asked, rows say "not kept" and have no value.
         step
             Distance from one window to the next; less than the width makes sliding windows.
         threshold
@@ -481,9 +530,8 @@ class Monitor:
         names = self._columns(columns) or list(kinds_of(self._table.layout))
         if not len(self._table.cells):
             return ()
-        everything = Span(None, None)
         comparison = window_comparison(
-            self.reference, self._table, everything, segments="all", by_version=False
+            self.reference, self._table, EVERYTHING, segments="all", by_version=False
         )
         return distributions(comparison, names)
 
@@ -498,14 +546,15 @@ class Monitor:
         Raises
         ------
         SchemaError
-            When the other one has another reference, window or lateness.
+            When the other one has another reference, window, retention or lateness.
         """
         mine, theirs = self._table.layout.to_dict(), other._table.layout.to_dict()
         same = mine == theirs and self.reference.secret == other.reference.secret
-        if not same or (self.window, self.lateness) != (other.window, other.lateness):
+        rules = [(each.window, each.retention, each.lateness) for each in (self, other)]
+        if not same or rules[0] != rules[1]:
             raise SchemaError(
-                "only monitors of the same reference, window and lateness can be merged; build "
-                "both from one saved reference"
+                "only monitors of the same reference, window, retention and lateness can be "
+                "merged; build both from one saved reference"
             )
         if other is self:
             raise SchemaError("a monitor cannot be merged into itself")
@@ -521,6 +570,7 @@ class Monitor:
             join.load(state)
             self._table.add_state(header, arrays)
             self._table.add_outcomes(self._join.merge(join))
+            self._table.advance(self._join.watermark)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the monitor, its reference and all waiting predictions to one file."""
@@ -605,12 +655,21 @@ class Monitor:
             "versions": versions,
             "settings": {
                 "window": self.window,
+                "retention": self.retention,
                 "lateness": self.lateness,
                 "model": self.model,
                 "max_pending": self.max_pending,
+                "max_segments": self.max_segments,
             },
         }
         return header, arrays
+
+
+def _finest(retention: Mapping[str, str | None] | None) -> str:
+    """Smallest width of a retention."""
+    if retention is None:
+        return DEFAULT_WINDOW
+    return min(retention, key=lambda width: parse_duration(width, role="window"))
 
 
 def compare(

@@ -18,7 +18,7 @@ from tidegauge.engine import resolve_threads
 from tidegauge.ingest import as_batch, first_texts, read_predictions, tiles
 from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
 from tidegauge.schema import NO_FUNCTIONS, Schema
-from tidegauge.window import IndexArray, WindowTable, parse_duration
+from tidegauge.window import MAX_SEGMENTS, IndexArray, Retention, WindowTable, parse_duration
 
 COARSE_BINS = 10
 FIT_ROWS = 1 << 20  # of the tables that bins are chosen from, at least
@@ -131,7 +131,9 @@ class Reference:
                 self._grow_categories(derived, layout.derived)
             groups, _ = self.table.groups(batch, *rows)
             cells = self.table.locate(predictions.times, groups)
-            self.table.count(batch, rows, cells, None, derived=derived, threads=threads)
+            self.table.count(
+                batch, rows, cells, None, groups=groups, derived=derived, threads=threads
+            )
             self.table.add_labelled(predictions, groups)
         self._coarse.clear()
         self._outside.clear()
@@ -254,7 +256,9 @@ class Reference:
         table.add_state(header["table"], arrays)
         return cls(layout, table, (header["secret"][0], header["secret"][1]))
 
-    def new_table(self, pane: int) -> WindowTable:
+    def new_table(
+        self, pane: int, retention: Retention | None = None, max_segments: int = MAX_SEGMENTS
+    ) -> WindowTable:
         """Empty table for traffic to compare; its categories no longer follow the reference's."""
         self._in_use = True
         columns = {
@@ -263,7 +267,8 @@ class Reference:
             else replace(counted, categories=Vocabulary(counted.categories.texts, MAX_CATEGORIES))
             for name, counted in self.layout.columns.items()
         }
-        return WindowTable(replace(self.layout, columns=columns), pane)
+        layout = replace(self.layout, columns=columns)
+        return WindowTable(layout, pane, retention, max_segments)
 
     def coarse(self, counted: CountedColumn) -> tuple[IndexArray, int]:
         """Slot to coarse bin, and the number of coarse bins; the last one takes missing values.

@@ -39,8 +39,8 @@ METRIC_TABLE: pa.Schema = pa.schema(
 """One row per window, version, segment, column and metric.
 
 The window is null when there is no time, the column is null for metrics of the whole model, and an
-undefined number is null, never NaN; `status` then says why: "no data", "no labels", "no reference"
-or "undefined".
+undefined number is null, never NaN; `status` then says why: "no data", "no labels", "no reference",
+"undefined", or "not kept": that time is no longer kept in windows as narrow as were asked for.
 """
 
 

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import (
+    NEVER,
     SPECIALS,
     UNSEEN,
     Batch,
@@ -42,24 +44,29 @@ from tidegauge.metrics.inputs import (
     Traffic,
 )
 
+SegmentKey = tuple[int, int, tuple[int, ...]]  # version, set of columns, code of each value
 IntArray = NDArray[np.int64]
 IndexArray = NDArray[np.int32]
 FloatArray = NDArray[np.float64]
 
 MISSING_SEGMENT = "(missing)"
 OTHER_SEGMENT = "(other)"
-MAX_SEGMENT_VALUES = 10_000
+MAX_SEGMENT_VALUES = 10_000  # of one column, and versions
+MAX_SEGMENTS = 100_000  # of all sets and versions
+MAX_GROUPS = 1_000_000  # combinations of version and segment values
 MAX_NEW_COLUMNS = 1000
+MAX_EMPTY_WINDOWS = 10_000  # of one version
 NO_VERSION = ""
 NO_TRAFFIC = -1  # in the place of a block: rows that were counted before
-
-_log = logging.getLogger(__name__)
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _SECOND = 1_000_000
 _DAY = 86_400 * _SECOND
 _MONDAY = 4 * _DAY  # 1970-01-05: weeks begin on a Monday
 _NO_MAP: IndexArray = np.empty(0, dtype=np.int32)
+_MISSING, _OTHER = range(2)  # codes of MISSING_SEGMENT and OTHER_SEGMENT in every vocabulary
+
+_log = logging.getLogger(__name__)
 
 
 def parse_duration(text: str, *, role: str) -> int:
@@ -84,29 +91,113 @@ def parse_duration(text: str, *, role: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Retention:
+    """How long panes of which width are kept; what has grown too old becomes part of wider panes.
+
+    Time up to `ages[k]` behind the watermark is kept in panes of `widths[k]`, finest first; what is
+    older than the last age is forgotten. An age of None is for ever. All in microseconds.
+    """
+
+    widths: tuple[int, ...]
+    ages: tuple[int | None, ...]
+
+    @classmethod
+    def parse(cls, retention: Mapping[str, str | None]) -> Retention:
+        """Read widths and ages, such as {"1min": "6h", "1h": "7d", "1d": "400d"}.
+
+        Raises
+        ------
+        ValueError
+            When widths do not divide one another and a day, or ages do not grow with them.
+
+        >>> Retention.parse({"1h": "7d", "1d": None}).widths
+        (3600000000, 86400000000)
+        """
+        if not isinstance(retention, Mapping) or not retention:
+            raise ValueError(
+                f"retention says how long each width is kept, such as {_EXAMPLE}; got {retention!r}"
+            )
+        read = sorted(
+            (parse_duration(width, role="a width of retention"), width, age)
+            for width, age in retention.items()
+        )
+        for (fine, fine_text, _), (wide, wide_text, _) in pairwise(read):
+            if wide % fine or wide == fine:
+                raise ValueError(
+                    f"each width of retention divides the next: {fine_text!r} does not divide "
+                    f"{wide_text!r}; choose them as in {_EXAMPLE}"
+                )
+        ages: list[int | None] = []
+        for place, (_, text, age) in enumerate(read):
+            if age is None and place < len(read) - 1:
+                raise ValueError(f"only the widest panes may be kept for ever, not {text!r}")
+            kept = None if age is None else parse_duration(age, role=f"retention of {text!r}")
+            if kept is not None and ages and kept <= (ages[-1] or 0):
+                raise ValueError(
+                    f"wider panes are kept for longer, as in {_EXAMPLE}; {text!r} is not"
+                )
+            ages.append(kept)
+        for width, text, _ in read:
+            check_pane(width, text)
+        return cls(tuple(width for width, _, _ in read), tuple(ages))
+
+    def bounds(self, watermark: int) -> IntArray:
+        """Time before which panes of each width have become part of the next, or are forgotten.
+
+        A bound is a multiple of the widths on both of its sides, so no pane lies across one.
+        """
+        bounds = []
+        for wider, age in zip((*self.widths[1:], self.widths[-1]), self.ages, strict=True):
+            if age is None or watermark == NEVER:
+                bounds.append(NEVER)
+            else:
+                bounds.append(max((watermark - age) // wider * wider, NEVER))
+        return np.array(bounds, dtype=np.int64)
+
+
+_EXAMPLE = '{"1min": "6h", "1h": "7d", "1d": "400d"}'
+
+
+def check_pane(width: int, text: str) -> None:
+    """Reject a width of panes that does not add up to days.
+
+    Raises
+    ------
+    ValueError
+        When the width is under a minute, over a day, or does not divide a day.
+    """
+    if not 60 * _SECOND <= width <= _DAY or _DAY % width:
+        raise ValueError(
+            f"window {text!r} must divide a day, from '1min' to '1d'; "
+            "ask metrics(window=...) for more"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """How panes add up to windows: the width of a window and the step from one to the next.
 
-    A width of None is one window over everything; "1mo" is a calendar month.
+    A width of None is one window over everything; "1mo" is a calendar month, "pane" leaves every
+    pane as wide as it is kept.
     """
 
     width: int | None
     step: int | None
-    monthly: bool = False
+    special: Literal["", "1mo", "pane"] = ""
 
     @classmethod
     def parse(cls, window: str | None, step: str | None, pane: int) -> Span:
-        """Read a window and a step, both multiples of a pane.
+        """Read a window and a step, both multiples of a pane; no window means panes as kept.
 
         Raises
         ------
         ValueError
             When a duration is not one, or not a multiple of the pane.
         """
-        if window in ("all", "1mo"):
+        if window in ("all", "1mo") or (window is None and step is None):
             if step is not None:
                 raise ValueError(f"a window of {window!r} takes no step")
-            return cls(None, None, monthly=window == "1mo")
+            return cls(None, None, "" if window == "all" else "1mo" if window else "pane")
         width = pane if window is None else parse_duration(window, role="window")
         stride = width if step is None else parse_duration(step, role="step")
         for role, value in (("window", width), ("step", stride)):
@@ -122,20 +213,45 @@ class Span:
             )
         return cls(width, stride)
 
-    def starts(self, panes: IntArray) -> list[tuple[IntArray, IntArray]]:
+    @property
+    def everything(self) -> bool:
+        """Whether it is a single window."""
+        return self.width is None and not self.special
+
+    def starts(self, panes: IntArray, widths: IntArray) -> list[tuple[IntArray, IntArray]]:
         """For each way a pane belongs to a window: start and end of that window, [n_panes] each."""
-        if self.monthly:
+        if self.special == "1mo":
             months = panes.astype("datetime64[us]").astype("datetime64[M]")
             ends = (months + 1).astype("datetime64[us]").astype(np.int64)
             return [(months.astype("datetime64[us]").astype(np.int64), ends)]
+        if self.special == "pane":
+            return [(panes, panes + widths)]
         if self.width is None or self.step is None:
             return [(np.zeros_like(panes), np.zeros_like(panes))]
-        origin = _MONDAY if self.step % (7 * _DAY) == 0 else 0
-        latest = (panes - origin) // self.step * self.step + origin
+        latest = (panes - self._origin) // self.step * self.step + self._origin
         return [
             (latest - k * self.step, latest - k * self.step + self.width)
             for k in range(self.width // self.step)
         ]
+
+    @property
+    def _origin(self) -> int:
+        """A start of a window: weeks begin on a Monday."""
+        return _MONDAY if self.step is not None and self.step % (7 * _DAY) == 0 else 0
+
+    def divides(self, width: int) -> bool:
+        """Whether windows are made of whole panes of a width."""
+        return self.step is None or self.step % width == 0
+
+    def stride(self, width: int) -> int:
+        """Distance that leaves out no window where panes have a width."""
+        if self.special == "1mo":
+            return _DAY
+        return self.step if self.step is not None and self.divides(width) else width
+
+
+AS_KEPT = Span(None, None, "pane")
+EVERYTHING = Span(None, None)
 
 
 @dataclass
@@ -148,16 +264,24 @@ class WindowTable:
         Columns and blocks.
     pane
         Width of the smallest window, in microseconds; 0 keeps no time.
+    retention
+        How long panes are kept, and how wide; for ever and as they are unless given.
+    max_segments
+        Segments told apart, of all sets and versions; what is beyond counts as "(other)".
     """
 
     layout: Layout
     pane: int
+    retention: Retention | None = None
+    max_segments: int = MAX_SEGMENTS
     cells: Cells = field(init=False)
     versions: Vocabulary = field(init=False)
     values: dict[str, Vocabulary] = field(init=False)  # of each segment column
     new_columns: dict[str, int] = field(init=False)  # rows that came with an unknown column
+    dropped: IntArray = field(init=False)  # TRAFFIC_SLOTS of what is kept no longer
 
     def __post_init__(self) -> None:
+        self.retention = self.retention or Retention((self.pane,), (None,))
         self.cells = Cells(self.layout.n_slots, self.layout.n_sums)
         self.versions = Vocabulary([MISSING_SEGMENT, OTHER_SEGMENT], MAX_SEGMENT_VALUES)
         self.values = {
@@ -165,12 +289,19 @@ class WindowTable:
             for name in self.layout.schema.segment_columns
         }
         self.new_columns = {}
-        self._pairs = [PairIndex() for _ in self.layout.schema.segment_columns]
         self._told: set[tuple[str, type[Exception]]] = set()  # failures of derivations
+        self.dropped = np.zeros(len(TRAFFIC_SLOTS), dtype=np.int64)
+        self._bounds = self.retention.bounds(NEVER)
+        self._has_expired = False  # whether something older than the last bound was counted
+        n_columns = len(self.layout.schema.segment_columns)
+        self._pairs = [PairIndex(MAX_GROUPS, _OTHER) for _ in range(n_columns)]
         self._groups: list[tuple[int, ...]] = []  # (version, code of each segment column)
-        self._segments: dict[tuple[Any, ...], int] = {}  # (version, set, codes) -> segment
+        self._segments: dict[SegmentKey, int] = {}
+        self._is_pooled: list[bool] = []  # whether a segment is, or has, "(other)"
+        self._n_unused = 0  # segments that have no cell any more
         self._sets = self.layout.schema.segment_sets
         self._segments_of_group = np.empty((0, len(self._sets)), dtype=np.int64)
+        self._pooled_of_group = np.empty((0, len(self._sets)), dtype=bool)
 
     # -- counting ------------------------------------------------------------------------------
 
@@ -205,18 +336,44 @@ class WindowTable:
         if self._n_groups == len(self._groups):
             return
         columns = self.layout.schema.segment_columns
-        table = []
+        table, pooled = [], []
         for number in range(len(self._groups), self._n_groups):
             group = self._path(number)
             codes = dict(zip(columns, group[1:], strict=True))
-            segments = []
-            for place, names in enumerate(self._sets):
-                key = (group[0], place, tuple(codes[name] for name in names))
-                segments.append(self._segments.setdefault(key, len(self._segments)))
+            keys = [
+                (group[0], place, tuple(codes[name] for name in names))
+                for place, names in enumerate(self._sets)
+            ]
+            table.append([self._segment(key) for key in keys])
+            inside = [self._is_pooled[segment] for segment in table[-1]]
+            pooled.append([any(inside), *inside[1:]])
             self._groups.append(group)
-            table.append(segments)
-        new = np.array(table, dtype=np.int64).reshape(-1, len(self._sets))
+        shape = (-1, len(self._sets))
+        new = np.array(table, dtype=np.int64).reshape(shape)
         self._segments_of_group = np.concatenate([self._segments_of_group, new])
+        self._pooled_of_group = np.concatenate(
+            [self._pooled_of_group, np.array(pooled, dtype=bool).reshape(shape)]
+        )
+
+    def _segment(self, key: SegmentKey) -> int:
+        """Segment of a key, made when new; that of "(other)" where there are too many."""
+        found = self._segments.get(key)
+        if found is not None:
+            return found
+        version, number, codes = key
+        if codes and len(self._segments) - self._n_unused >= self.max_segments:
+            key = (version, number, (_OTHER,) * len(codes))
+        segment = self._segments.setdefault(key, len(self._segments))
+        if segment == len(self._is_pooled):
+            self._is_pooled.append(_OTHER in (version, *key[2]))
+            if self._is_pooled[-1]:
+                _log.warning(
+                    "segments beyond the %d first, or the %d first values of a column, count as %s",
+                    self.max_segments,
+                    MAX_SEGMENT_VALUES,
+                    OTHER_SEGMENT,
+                )
+        return segment
 
     @property
     def _n_groups(self) -> int:
@@ -233,11 +390,43 @@ class WindowTable:
     def add_empty_cell(self) -> None:
         """Make the cell of a whole traffic that had no rows, so that it can be asked for."""
         segments = np.array(self.add_names([(NO_VERSION, 0, ())]), dtype=np.int64).reshape(1, 1)
-        self.cells.locate(np.zeros(1, np.int64), np.zeros(1, np.int32), segments, self.pane)
+        self.cells.locate(np.zeros(1, np.int64), np.zeros(1, np.int32), segments, self._panes)
 
     def locate(self, times: IntArray, groups: IndexArray) -> IndexArray:
         """Cells of rows, [n_sets, n]."""
-        return self.cells.locate(times, groups, self._segments_of_group, self.pane)
+        self._note_expired(times)
+        return self.cells.locate(times, groups, self._segments_of_group, self._panes)
+
+    def _note_expired(self, times: IntArray) -> None:
+        """Remember that cells were made that the next roll is to count as dropped."""
+        if self._bounds[-1] != NEVER and len(times) and times.min() < self._bounds[-1]:
+            self._has_expired = True
+
+    @property
+    def _panes(self) -> IntArray:
+        """Widths above their bounds, as the core takes them."""
+        assert self.retention is not None
+        return np.array([self.retention.widths, self._bounds], dtype=np.int64)
+
+    def advance(self, watermark: int) -> None:
+        """Roll panes up into wider ones, and forget the oldest, as the retention says."""
+        assert self.retention is not None
+        self._roll(self.retention.bounds(watermark))
+
+    def _roll(self, bounds: IntArray) -> None:
+        bounds = np.maximum(self._bounds, bounds)
+        if (bounds == self._bounds).all() and not self._has_expired:
+            return
+        self._bounds = bounds
+        keys = self.cells.keys()
+        overall = np.array([number == 0 for _, number, _ in self._segments], dtype=bool)
+        lost = np.flatnonzero((keys[:, 0] < bounds[-1]) & overall[keys[:, 1]]).astype(np.int32)
+        block, width = self.layout.traffic_block, len(TRAFFIC_SLOTS)
+        self.dropped += self.cells.counts(block, lost, np.zeros_like(lost), 1, _NO_MAP, width)[0]
+        self.cells.roll(self._panes)
+        if len(lost):
+            self._n_unused = len(self._segments) - len(np.unique(self.cells.keys()[:, 1]))
+        self._has_expired = False
 
     def count(
         self,
@@ -246,6 +435,7 @@ class WindowTable:
         cells: IndexArray,
         accepted: NDArray[np.bool_] | None,
         *,
+        groups: IndexArray,
         derived: Batch | None,
         threads: int,
     ) -> None:
@@ -262,27 +452,15 @@ class WindowTable:
         if accepted is not None and n_accepted < cells.shape[1]:
             self._add_traffic("duplicates", cells[:, ~accepted])
             kept = np.where(accepted, cells, np.int32(-1))
-            cells = cells[:, accepted]
+            cells, groups = cells[:, accepted], groups[accepted]
         if unknown:
             self._add_traffic("new_columns", cells)
-        kept = np.ascontiguousarray(kept)
         tasks = [column.task for column in self.layout.given]
-        self.cells.fill(batch, tasks, rows[0], kept, self.layout.traffic_block, threads)
-        if derived is not None:
-            tasks = [column.task for column in self.layout.derived]
-            self.cells.fill(derived, tasks, 0, kept, NO_TRAFFIC, threads)
-
-    def derive(self, batch: Batch, rows: tuple[int, int]) -> Batch | None:
-        """Make the derived columns of rows [start, stop); what fails is told once and invalid."""
-        if not self.layout.derivations:
-            return None
-        return derive(self.layout.derivations, batch, *rows, failed=self._tell)
-
-    def _tell(self, name: str, derivation: Derivation, error: Exception) -> None:
-        key = (name, type(error))
-        if key not in self._told:
-            self._told.add(key)
-            _log.warning("%s; its rows count as invalid", told(name, derivation, error))
+        if any(self._is_pooled):
+            self._add_traffic("pooled", cells[self._pooled_of_group[groups].T])
+        columns = [column.task for column in self.layout.columns.values()]
+        traffic = self.layout.traffic_block
+        self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), traffic, threads)
 
     def _note_column(self, name: str, n: int) -> None:
         room = name in self.new_columns or len(self.new_columns) < MAX_NEW_COLUMNS
@@ -350,8 +528,7 @@ class WindowTable:
             codes = []
             for column, value in zip(sets[number], values, strict=True):
                 codes.append(_code_of(self.values[column], value))
-            key = (_code_of(self.versions, version), number, tuple(codes))
-            segments.append(self._segments.setdefault(key, len(self._segments)))
+            segments.append(self._segment((_code_of(self.versions, version), number, tuple(codes))))
         return segments
 
     def group_names(self) -> list[list[str]]:
@@ -406,6 +583,8 @@ class WindowTable:
         arrays["limbs"] = self.cells.limbs()[order]
         header = {
             "pane": self.pane,
+            "bounds": self._bounds.tolist(),
+            "dropped": self.dropped.tolist(),
             "names": used,
             "new_columns": dict(sorted(self.new_columns.items())),
         }
@@ -425,7 +604,10 @@ class WindowTable:
             raise DataError("the stored cells are damaged: unknown segments")
         table = segments.reshape(-1, 1)
         places = stored.astype(np.int32)
-        cells = self.cells.locate(arrays["panes"], places, table, self.pane)[0]
+        self._roll(np.array(header["bounds"], dtype=np.int64))
+        self.dropped += np.array(header["dropped"], dtype=np.int64)
+        self._note_expired(arrays["panes"])
+        cells = self.cells.locate(arrays["panes"], places, table, self._panes)[0]
         for block in range(len(self.layout.n_slots)):
             slots = arrays[f"slots_{block}"].astype(np.int32)
             if slot_maps and block in slot_maps:
@@ -470,26 +652,36 @@ class WindowTable:
         version_of = np.array(
             [version_place[name[0]] if by_version else 0 for name in names], dtype=np.int64
         )
-        rows = []
-        for starts, ends in span.starts(keys[chosen, 0]):
-            segment = keys[chosen, 1]
-            rows.append(
-                np.stack([starts, ends, version_of[segment], label_of[segment], chosen], axis=1)
-            )
-        table = np.concatenate(rows) if rows else np.empty((0, 5), dtype=np.int64)
-        unique, targets = np.unique(table[:, :4], axis=0, return_inverse=True)
+        panes, segment = keys[chosen, 0], keys[chosen, 1]
+        version, label = version_of[segment], label_of[segment]
+        empty, of_version = self._between(span, panes[label == 0], version[label == 0])
+        panes, version = np.append(panes, empty), np.append(version, of_version)
+        label = np.append(label, np.zeros_like(empty))
+        cells = np.append(chosen, np.full(len(empty), -1))
+        limit = self._finest_for(span)
+        rows = [
+            np.stack([starts, ends, version[own], label[own], cells[own]], axis=1)
+            for own, part in ((panes >= limit, span), (panes < limit, AS_KEPT))
+            for starts, ends in part.starts(panes[own], self._widths(panes[own]))
+        ]
+        table = np.concatenate(rows)
+        unique, targets = _distinct(table[:, :4])
+        filled = table[:, 4] >= 0
         sums = WindowSums(
             self,
-            table[:, 4].astype(np.int32),
-            targets.ravel().astype(np.int32),
+            table[filled, 4].astype(np.int32),
+            targets[filled].astype(np.int32),
             len(unique),
         )
-        timeless = self.pane == 0 or (span.width is None and not span.monthly)
         start, end = unique[:, 0], unique[:, 1]
-        if timeless and self.pane and len(chosen):
-            panes = keys[chosen, 0]
-            start = np.full(len(unique), panes.min())
-            end = np.full(len(unique), panes.max() + self.pane)
+        if self.dropped.any():
+            limit = max(limit, int(self._bounds[-1]))
+        is_kept = start >= limit
+        if span.everything:
+            is_kept = np.ones(len(start), dtype=bool)
+            if self.pane and len(chosen):
+                start = np.full(len(unique), panes.min())
+                end = np.full(len(unique), (panes + self._widths(panes)).max())
         return (
             Keys(
                 window_start=None if self.pane == 0 else start,
@@ -498,6 +690,7 @@ class WindowTable:
                 versions=tuple(all_versions),
                 segment=unique[:, 3].astype(np.int32),
                 segments=tuple(all_labels),
+                is_kept=is_kept,
             ),
             sums,
         )
@@ -509,6 +702,51 @@ class WindowTable:
             self._label(number, values) for _, number, values in self.names() if number == place
         }
         return sorted(found)
+
+    def _widths(self, panes: IntArray) -> IntArray:
+        """Width that each pane is kept in."""
+        assert self.retention is not None
+        levels = (panes[:, None] < self._bounds[:-1]).sum(axis=1)
+        widths: IntArray = np.array(self.retention.widths, dtype=np.int64)[levels]
+        return widths
+
+    def _finest_for(self, span: Span) -> int:
+        """Time before which panes are too wide for a span; the smallest number where none is."""
+        assert self.retention is not None
+        for width, bound in zip(self.retention.widths[1:], self._bounds[:-1], strict=True):
+            if not span.divides(width):
+                return int(bound)
+        return NEVER
+
+    def _between(
+        self, span: Span, panes: IntArray, versions: IntArray
+    ) -> tuple[IntArray, IntArray]:
+        """A pane of every window between the first and the last one of each version; its version.
+
+        Of the latest MAX_EMPTY_WINDOWS, so that a single old event cannot ask for millions.
+        """
+        found: list[IntArray] = []
+        codes: list[IntArray] = []
+        for version in np.unique(versions) if self.pane and not span.everything else ():
+            own = panes[versions == version]
+            first, high = int(own.min()), int(own.max()) + 1
+            room = MAX_EMPTY_WINDOWS
+            assert self.retention is not None
+            for width, bound in zip(
+                self.retention.widths, [*self._bounds[:-1], NEVER], strict=True
+            ):
+                low = max(first, int(bound))
+                stride = span.stride(width)
+                if high > low and room:
+                    low = max(low, high - room * stride)
+                    pane = np.arange(low // stride * stride, high, stride)[-room:]
+                    pane = np.maximum(pane, low)
+                    room -= len(pane)
+                    found.append(pane)
+                    codes.append(np.full(len(pane), version))
+                high = min(high, low)
+        empty = np.empty(0, dtype=np.int64)
+        return np.concatenate([empty, *found]), np.concatenate([empty, *codes])
 
     def _label(self, number: int, values: Sequence[str]) -> str:
         columns = self._sets[number]
@@ -530,6 +768,17 @@ def _chosen(role: str, given: str | Sequence[str] | None, known: Sequence[str]) 
         shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
         raise ValueError(f"unknown {role} {sorted(missing)[0]!r}; known: {shown or 'none yet'}")
     return wanted
+
+
+def _distinct(rows: IntArray) -> tuple[IntArray, IntArray]:
+    """Distinct rows of (start, end, version, label) in order, and the place of each row."""
+    _, starts = np.unique(rows[:, 0], return_inverse=True)
+    ends, end = np.unique(rows[:, 1], return_inverse=True)
+    _, code = np.unique(starts * len(ends) + end, return_inverse=True)
+    for column in rows[:, 2:].T:
+        code = code * (column.max(initial=0) + 1) + column
+    _, first, place = np.unique(code, return_index=True, return_inverse=True)
+    return rows[first], place
 
 
 def _quoted(value: str) -> str:
@@ -574,9 +823,9 @@ class WindowSums:
         return self.slots(self._layout.traffic_block)
 
     def traffic(self) -> Traffic:
-        """Rows, duplicates, rows with unknown columns."""
-        rows, duplicates, new_columns, _, _ = self._traffic.T
-        return Traffic(rows=rows, duplicates=duplicates, new_columns=new_columns)
+        """Rows, duplicates, rows with unknown columns, rows in "(other)"."""
+        rows, duplicates, new_columns, _, _, pooled = self._traffic.T
+        return Traffic(rows=rows, duplicates=duplicates, new_columns=new_columns, pooled=pooled)
 
     def label_share(self) -> FloatArray:
         """Share of the predictions whose label has arrived; NaN where there are none."""
@@ -629,7 +878,7 @@ class WindowSums:
         return _OUTCOMES[task](self)
 
     def _common(self) -> dict[str, Any]:
-        rows, _, _, labelled, unscored = self._traffic.T
+        rows, _, _, labelled, unscored, _ = self._traffic.T
         return {"predictions": rows, "labelled_rows": labelled - unscored}
 
     def _binary(self) -> BinaryOutcomes:

@@ -34,8 +34,8 @@ from tidegauge.values import METRIC_TABLE
 
 BLOCK_BYTES = 1 << 22  # of counts stacked at a time; temporaries take a few times as much
 
-STATUSES = ("ok", "no data", "no labels", "no reference", "undefined")
-_OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED = range(len(STATUSES))
+STATUSES = ("ok", "no data", "no labels", "no reference", "undefined", "not kept")
+_OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED, _NOT_KEPT = range(len(STATUSES))
 _VALUE, _LOWER, _UPPER, _NOISE, _REFERENCE = range(5)
 
 Inputs: TypeAlias = dict[type, Any]  # input type -> the input, arrays [C, R, ...] or [C, 1, ...]
@@ -51,6 +51,7 @@ class Keys:
     versions: tuple[str, ...]
     segment: npt.NDArray[np.int32]  # [R], index into `segments`
     segments: tuple[str, ...]
+    is_kept: npt.NDArray[np.bool_] | None = None  # [R], False: not kept as finely as was asked
 
 
 class Sums(Protocol):
@@ -463,6 +464,9 @@ def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model:
     values = np.concatenate([np.empty((5, 0)), *(p.values.reshape(5, -1) for p in pieces)], axis=1)
     n = np.concatenate([np.empty((2, 0), int), *(p.n.reshape(2, -1) for p in pieces)], axis=1)
     status = np.concatenate([np.empty(0, int), *(p.status.ravel() for p in pieces)])
+    if keys.is_kept is not None and not keys.is_kept.all():
+        lost = ~keys.is_kept[row]
+        values[:, lost], status[lost] = np.nan, _NOT_KEPT
     labelled = np.repeat([each.form.label_based for _, each in series], rows)
     data = {
         "model": _words(np.zeros(row.size, dtype=np.int32), (model,)),

@@ -169,6 +169,7 @@ class Traffic:
     rows: IntArray  # accepted
     duplicates: IntArray = _NONE  # rejected: the id had been seen
     new_columns: IntArray = _NONE  # accepted, with columns the schema does not know
+    pooled: IntArray = _NONE  # accepted, with a version or segment that counts as "(other)"
 
     def __post_init__(self) -> None:
         _accept_lists(self)

@@ -287,3 +287,15 @@ def new_column_rate(current: Traffic) -> Proportion:
     0.5
     """
     return _share(current.new_columns, current)
+
+
+@metric("pooled_rate", worse="higher", bounds=(0, 1))
+def pooled_rate(current: Traffic) -> Proportion:
+    """Share of the rows whose version or segment counts as "(other)", as there are too many.
+
+    pooled / rows. Range 0 to 1. Undefined without rows.
+
+    >>> float(pooled_rate(Traffic(rows=10, pooled=2)).value)
+    0.2
+    """
+    return _share(current.pooled, current)
