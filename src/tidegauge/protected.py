@@ -93,7 +93,8 @@ def _read(
     times = np.zeros((2, keys.segment.size), dtype=np.int64)
     if keys.window_start is not None and keys.window_end is not None:
         times = np.stack([keys.window_start, keys.window_end])
-    rows = np.stack([*times, keys.version], axis=1)
+    is_kept = np.ones(keys.segment.size) if keys.is_kept is None else keys.is_kept
+    rows = np.stack([*times, keys.version, is_kept], axis=1)
     windows, window = np.unique(rows, axis=0, return_inverse=True)
     segments, group = np.unique(keys.segment, return_inverse=True)
     window = window.ravel()
@@ -114,6 +115,7 @@ def _read(
             versions=keys.versions,
             segment=np.zeros(len(windows), dtype=np.int32),
             segments=("all",),
+            is_kept=windows[:, 3].astype(bool),
         ),
         groups,
     )
