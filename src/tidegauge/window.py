@@ -455,12 +455,26 @@ class WindowTable:
             cells, groups = cells[:, accepted], groups[accepted]
         if unknown:
             self._add_traffic("new_columns", cells)
-        tasks = [column.task for column in self.layout.given]
         if any(self._is_pooled):
             self._add_traffic("pooled", cells[self._pooled_of_group[groups].T])
-        columns = [column.task for column in self.layout.columns.values()]
-        traffic = self.layout.traffic_block
-        self.cells.fill(batch, columns, rows[0], np.ascontiguousarray(kept), traffic, threads)
+        kept = np.ascontiguousarray(kept)
+        tasks = [column.task for column in self.layout.given]
+        self.cells.fill(batch, tasks, rows[0], kept, self.layout.traffic_block, threads)
+        if derived is not None:
+            tasks = [column.task for column in self.layout.derived]
+            self.cells.fill(derived, tasks, 0, kept, NO_TRAFFIC, threads)
+
+    def derive(self, batch: Batch, rows: tuple[int, int]) -> Batch | None:
+        """Make the derived columns of rows [start, stop); what fails is told once and invalid."""
+        if not self.layout.derivations:
+            return None
+        return derive(self.layout.derivations, batch, *rows, failed=self._tell)
+
+    def _tell(self, name: str, derivation: Derivation, error: Exception) -> None:
+        key = (name, type(error))
+        if key not in self._told:
+            self._told.add(key)
+            _log.warning("%s; its rows count as invalid", told(name, derivation, error))
 
     def _note_column(self, name: str, n: int) -> None:
         room = name in self.new_columns or len(self.new_columns) < MAX_NEW_COLUMNS
