@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -179,3 +181,26 @@ def test_a_delay_waits_for_the_labels() -> None:
     monitor.log(traffic(slice(102, 104), shift=3.0))
     assert Watch([Check(metric="psi")], delay="1d").update(monitor).num_rows == 0
     assert Watch([Check(metric="psi")], delay="1h").update(monitor).num_rows == 1
+
+
+def test_a_backtest_says_what_would_have_fired_and_which_level_would_not() -> None:
+    monitor = watched()
+    for hour in range(100, 140):
+        monitor.log(traffic(slice(hour, hour + 1), shift=0.4 * (hour in (110, 111, 112, 125))))
+    loud = Check(metric="psi", warning=0.2, critical=None, confirm=(1, 1))
+    found = tg.alerts.backtest(loud, monitor)
+    assert found.series == 1
+    assert found.weeks == pytest.approx(40 / 168)
+    assert found.alerts >= 2
+    level = tg.alerts.suggest_level(loud, monitor, alerts_per_week=2 / found.weeks)
+    quiet = replace(loud, warning=level)
+    assert tg.alerts.backtest(quiet, monitor).alerts <= 2
+    assert tg.alerts.backtest(replace(loud, warning=2 * level), monitor).alerts >= 2
+    fixed = Check(metric="psi", rule="constant", warning=1, critical=None, confirm=(1, 1))
+    limit = tg.alerts.suggest_level(fixed, monitor, alerts_per_week=0)
+    assert limit == pytest.approx(max(monitor.metrics("psi")["value"].to_pylist()), rel=1e-6)
+
+
+def test_a_backtest_without_windows_says_so() -> None:
+    with pytest.raises(ValueError, match="no windows"):
+        tg.alerts.suggest_level(Check(metric="psi"), watched(), alerts_per_week=1)

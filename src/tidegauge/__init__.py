@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidegauge import metrics
+from tidegauge import alerts, metrics
 from tidegauge._core import DataError, SchemaError
 from tidegauge.column import Column, categorical, numeric, timestamp
 from tidegauge.derived import derived, matches
@@ -24,6 +24,7 @@ __all__ = [
     "Report",
     "Schema",
     "SchemaError",
+    "alerts",
     "categorical",
     "compare",
     "derived",

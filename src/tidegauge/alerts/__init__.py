@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from tidegauge.alerts.backtest import Backtest, backtest, suggest_level
 from tidegauge.alerts.rules import Limits, rule
 from tidegauge.alerts.series import Series
 from tidegauge.alerts.watch import Check, Watch
 
-__all__ = ["Check", "Limits", "Series", "Watch", "rule"]
+__all__ = [
+    "Backtest",
+    "Check",
+    "Limits",
+    "Series",
+    "Watch",
+    "backtest",
+    "rule",
+    "suggest_level",
+]

@@ -83,6 +83,11 @@ class Series:
         )
         return series if like is None else series.named(like.names)
 
+    def at(self, places: list[int]) -> Series:
+        """Some of the series."""
+        taken = {field: getattr(self, field)[places] for field in _EMPTY}
+        return Series(tuple(self.names[place] for place in places), self.starts, **taken)
+
     def named(self, names: tuple[Name, ...]) -> Series:
         """Arrange the series by other names, whatever their model and version."""
         place = {name: k for k, name in enumerate(self.names)}

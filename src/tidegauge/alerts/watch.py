@@ -340,15 +340,19 @@ class Watch:
         if mark is None:
             return TRANSITIONS.empty_table()
         now = int(np.datetime64(mark.replace(tzinfo=None), "us").astype(np.int64))
-        changes: list[dict[str, Any]] = []
+        found = []
         for check in self.checks:
             table = monitor.metrics(check.metric)
             ends = table["window_end"].cast(pa.int64()).to_numpy()
             series = Series.from_table(table.filter(pa.array(ends + self._delay <= now)))
             baseline = Series.from_table(monitor.baseline(check.metric), like=series)
-            changes += self._carry(check, series, judge(check, series, baseline))
-        changes.sort(key=lambda change: int(change["window_start"]))
-        return pa.Table.from_pylist(changes, schema=TRANSITIONS)
+            found.append(self.carry(check, series, baseline))
+        return pa.concat_tables(found).sort_by("window_start")
+
+    def carry(self, check: Check, series: Series, baseline: Series) -> pa.Table:
+        """Carry series over their windows by one check; the changes, as `TRANSITIONS`."""
+        changes = list(self._carry(check, series, judge(check, series, baseline)))
+        return pa.Table.from_pylist(changes, schema=TRANSITIONS).sort_by("window_start")
 
     def _carry(self, check: Check, series: Series, verdicts: Verdicts) -> Iterator[dict[str, Any]]:
         """Carry every series over the windows that are new; note what changed in the others."""
