@@ -298,6 +298,7 @@ class WindowTable:
         self._groups: list[tuple[int, ...]] = []  # (version, code of each segment column)
         self._segments: dict[SegmentKey, int] = {}
         self._is_pooled: list[bool] = []  # whether a segment is, or has, "(other)"
+        self._pools = False  # whether any value or segment had to be pooled
         self._n_unused = 0  # segments that have no cell any more
         self._sets = self.layout.schema.segment_sets
         self._segments_of_group = np.empty((0, len(self._sets)), dtype=np.int64)
@@ -319,22 +320,25 @@ class WindowTable:
         self._name_groups()
         return groups, versions
 
-    @staticmethod
     def _codes(
-        batch: Batch, name: str, vocabulary: Vocabulary, start: int, stop: int
+        self, batch: Batch, name: str, vocabulary: Vocabulary, start: int, stop: int
     ) -> IndexArray:
         if batch.kind(name) in ("absent", "null"):
-            return np.full(stop - start, vocabulary.add(MISSING_SEGMENT), dtype=np.int32)
+            return np.full(stop - start, _MISSING, dtype=np.int32)
         codes = intern_codes(batch, name, vocabulary, start, stop)
         if (codes < 0).any():
-            codes[codes == UNSEEN] = vocabulary.add(OTHER_SEGMENT)
-            codes[codes < 0] = vocabulary.add(MISSING_SEGMENT)
+            if (codes == UNSEEN).any():
+                self._note_pooled()
+            codes[codes == UNSEEN] = _OTHER
+            codes[codes < 0] = _MISSING
         return codes
 
     def _name_groups(self) -> None:
         """Give every group met for the first time its segments, one of each set."""
         if self._n_groups == len(self._groups):
             return
+        if any(len(index) >= MAX_GROUPS for index in self._pairs):
+            self._note_pooled()
         columns = self.layout.schema.segment_columns
         table, pooled = [], []
         for number in range(len(self._groups), self._n_groups):
@@ -362,18 +366,23 @@ class WindowTable:
             return found
         version, number, codes = key
         if codes and len(self._segments) - self._n_unused >= self.max_segments:
+            self._note_pooled()
             key = (version, number, (_OTHER,) * len(codes))
         segment = self._segments.setdefault(key, len(self._segments))
         if segment == len(self._is_pooled):
             self._is_pooled.append(_OTHER in (version, *key[2]))
-            if self._is_pooled[-1]:
-                _log.warning(
-                    "segments beyond the %d first, or the %d first values of a column, count as %s",
-                    self.max_segments,
-                    MAX_SEGMENT_VALUES,
-                    OTHER_SEGMENT,
-                )
         return segment
+
+    def _note_pooled(self) -> None:
+        if not self._pools:
+            self._pools = True
+            _log.warning(
+                "there are more than %d segments, or %d values of a segment's column; further ones "
+                "count as %s",
+                self.max_segments,
+                MAX_SEGMENT_VALUES,
+                OTHER_SEGMENT,
+            )
 
     @property
     def _n_groups(self) -> int:
@@ -455,7 +464,7 @@ class WindowTable:
             cells, groups = cells[:, accepted], groups[accepted]
         if unknown:
             self._add_traffic("new_columns", cells)
-        if any(self._is_pooled):
+        if self._pools:
             self._add_traffic("pooled", cells[self._pooled_of_group[groups].T])
         kept = np.ascontiguousarray(kept)
         tasks = [column.task for column in self.layout.given]
@@ -771,7 +780,7 @@ class WindowTable:
 def _code_of(vocabulary: Vocabulary, text: str) -> int:
     """Code of a text, that of "(other)" where there is no room for it."""
     code = vocabulary.add(text)
-    return code if code != UNSEEN else vocabulary.add(OTHER_SEGMENT)
+    return code if code != UNSEEN else _OTHER
 
 
 def _chosen(role: str, given: str | Sequence[str] | None, known: Sequence[str]) -> set[str] | None:
