@@ -8,6 +8,7 @@ void bind_arrow(pybind11::module_& m);
 void bind_histogram(pybind11::module_& m);
 void bind_window(pybind11::module_& m);
 void bind_join(pybind11::module_& m);
+void bind_embedding(pybind11::module_& m);
 
 }  // namespace tidegauge
 
@@ -19,4 +20,5 @@ PYBIND11_MODULE(_core, m) {
   tidegauge::bind_histogram(m);
   tidegauge::bind_window(m);
   tidegauge::bind_join(m);
+  tidegauge::bind_embedding(m);
 }

@@ -860,3 +860,18 @@ DEFINITIONS = {
     ("mape", "regression"): mape,
     ("smape", "regression"): smape,
 }
+
+
+# --- embeddings --------------------------------------------------------------------------------
+
+
+def place(vector, center, centroids, directions):
+    """Nearest centroid, distance to it, distance from the plane of the directions, length."""
+    distances = [math.dist(vector, centroid) for centroid in centroids]
+    nearest = distances.index(min(distances))
+    moved = [x - c for x, c in zip(vector, center, strict=True)]
+    on_plane = [0.0] * len(moved)
+    for direction in directions:
+        along = sum(x * d for x, d in zip(moved, direction, strict=True))
+        on_plane = [x + along * d for x, d in zip(on_plane, direction, strict=True)]
+    return nearest, distances[nearest], math.dist(moved, on_plane), math.hypot(*vector)

@@ -127,6 +127,38 @@ def arrays(draw: st.DrawFn, type_: pa.DataType, size: int, *, nulls: bool = True
 
 
 @st.composite
+def vector_arrays(draw: st.DrawFn, rows: list[list[float | None] | None], width: int) -> pa.Array:
+    """Lists of floats: fixed in size where all rows have `width` members, else with offsets.
+
+    Garbage lies before and after the lists, in the members of null rows and under null members.
+    """
+    type_ = draw(st.sampled_from(FLOATS))
+    front, back = draw(st.integers(0, 3)), draw(st.integers(0, 3))
+    hidden = draw(st.integers(0, 5))  # members before the first list
+    fixed = all(row is None or len(row) == width for row in rows) and draw(st.booleans())
+    sizes = [width if row is None else len(row) for row in rows]
+    sizes = [width] * front + sizes + [width] * back
+    members: list[float | None] = [7.0] * (width * front)
+    for row in rows:
+        members += [math.nan] * width if row is None else row
+    members += [math.inf] * (width * back)
+    valid = np.array([*[True] * front, *[row is not None for row in rows], *[True] * back])
+    whole = bool(valid.all())
+    validity = None if whole else pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
+    values = fixed_width_array(type_, members, hidden, back)
+    if fixed:
+        list_type: pa.DataType = pa.list_(type_, width)
+        buffers = [validity]
+    else:
+        large = draw(st.booleans())
+        list_type = pa.large_list(type_) if large else pa.list_(type_)
+        offsets = np.cumsum([0, *sizes]).astype(np.int64 if large else np.int32)
+        buffers = [validity, pa.py_buffer(offsets.tobytes())]
+    array = pa.Array.from_buffers(list_type, len(sizes), buffers, children=[values])
+    return array.slice(front, len(rows))
+
+
+@st.composite
 def chunked(draw: st.DrawFn, table: pa.Table) -> pa.Table:
     """The same rows in other chunks, empty ones too, at the front, inside and at the end."""
     cuts = sorted(draw(st.lists(st.integers(0, table.num_rows), max_size=5)))

@@ -53,9 +53,15 @@ Format parse_format(const char* text) {
     const i64 width = std::atoll(format.c_str() + 2);
     if (width > 0) return {Type::kFixedText, "fixed_size_binary[" + format.substr(2) + "]", 0, width};
   }
+  if (format == "+l") return {Type::kList, "list"};
+  if (format == "+L") return {Type::kLargeList, "large_list"};
+  if (format.rfind("+w:", 0) == 0) {
+    const i64 width = std::atoll(format.c_str() + 3);
+    if (width > 0) return {Type::kVector, "fixed_size_list[" + format.substr(3) + "]", 0, width};
+  }
   static const std::unordered_map<char, std::string> kNested = {
-      {'l', "list"}, {'L', "large_list"}, {'w', "fixed_size_list"}, {'s', "struct"},
-      {'m', "map"},  {'u', "union"},      {'r', "run_end_encoded"}, {'v', "list_view"}};
+      {'w', "fixed_size_list"}, {'s', "struct"},          {'m', "map"},
+      {'u', "union"},           {'r', "run_end_encoded"}, {'v', "list_view"}};
   if (format.size() > 1 && format[0] == '+') {
     if (const auto found = kNested.find(format[1]); found != kNested.end()) return {Type::kUnsupported, found->second};
   }
@@ -69,6 +75,7 @@ Format parse_format(const char* text) {
 i64 expected_buffers(Type type) {
   switch (type) {
     case Type::kNull: return 0;
+    case Type::kVector: return 1;
     case Type::kText:
     case Type::kLargeText:
     case Type::kTextView: return 3;
@@ -83,13 +90,14 @@ i64 expected_buffers(Type type) {
 ColumnView make_view(const ArrowSchema& schema, const ArrowArray& array, const std::string& column, i64 start,
                      i64 length);
 
-// Offsets must not decrease, so that no text has a negative length.
+// Offsets must not decrease, so that no text or list has a negative length.
 template <typename Offset>
 void check_offsets(const ColumnView& view, const std::string& column) {
   const auto* offsets = static_cast<const Offset*>(view.values) + view.offset;
   bool ascending = offsets[0] >= 0;
   for (i64 row = 0; row < view.length; ++row) ascending &= offsets[row] <= offsets[row + 1];
-  if (!ascending) broken(column, "its text offsets decrease");
+  if (!ascending) broken(column, "its offsets decrease");
+  if (view.members && offsets[view.length] > view.members->length) broken(column, "its offsets pass its members");
 }
 
 // Every long view must lie inside one of the character buffers, whose sizes come last.
@@ -107,10 +115,30 @@ void check_views(const ColumnView& view, const ArrowArray& array, const std::str
   }
 }
 
-void check_texts(const ColumnView& view, const ArrowArray& array, const std::string& column) {
-  if (view.type == Type::kText) check_offsets<std::int32_t>(view, column);
-  if (view.type == Type::kLargeText) check_offsets<std::int64_t>(view, column);
+void check_entries(const ColumnView& view, const ArrowArray& array, const std::string& column) {
+  if (view.type == Type::kText || view.type == Type::kList) check_offsets<std::int32_t>(view, column);
+  if (view.type == Type::kLargeText || view.type == Type::kLargeList) check_offsets<std::int64_t>(view, column);
   if (view.type == Type::kTextView) check_views(view, array, column);
+}
+
+// Whether a list can be a vector: of floats, and not through a dictionary.
+bool holds_floats(const ArrowSchema& schema) {
+  if (schema.dictionary != nullptr || schema.n_children != 1 || schema.children == nullptr) return false;
+  const ArrowSchema* members = schema.children[0];
+  return members != nullptr && members->dictionary == nullptr && is_float(parse_format(members->format).type);
+}
+
+// Members of a fixed-size list begin with those of its first row; those of a list lie where its offsets say.
+std::shared_ptr<const ColumnView> make_members(const ArrowSchema& schema, const ArrowArray& array,
+                                               const ColumnView& view, const std::string& column) {
+  if (array.n_children != 1 || array.children == nullptr || array.children[0] == nullptr)
+    broken(column, "its members are missing");
+  const ArrowArray& members = *array.children[0];
+  i64 first = 0, n = members.length;
+  if (view.type == Type::kVector &&
+      (__builtin_mul_overflow(view.offset, view.width, &first) || __builtin_mul_overflow(view.length, view.width, &n)))
+    broken(column, "it is too long");
+  return std::make_shared<const ColumnView>(make_view(*schema.children[0], members, column, first, n));
 }
 
 std::shared_ptr<const ColumnView> make_dictionary(const ArrowSchema& schema, const ArrowArray& array,
@@ -131,24 +159,31 @@ ColumnView make_view(const ArrowSchema& schema, const ArrowArray& array, const s
   view.offset = array.offset + start;
   view.ticks_per_second = format.ticks_per_second;
   view.width = format.width;
+  if (is_vector(view.type) && !holds_floats(schema)) view.type = Type::kUnsupported;
   if (view.type == Type::kUnsupported || view.type == Type::kNull) return view;
   // Views carry one more buffer, of sizes, after any number of character buffers.
   if (array.n_buffers < expected_buffers(view.type) || array.buffers == nullptr) broken(column, "buffers are missing");
   if (array.null_count != 0) view.validity = static_cast<const std::uint8_t*>(array.buffers[0]);
+  if (is_vector(view.type)) view.members = make_members(schema, array, view, column);
+  if (view.type == Type::kVector) return view;
   view.values = array.buffers[1];
   view.texts = array.buffers + 2;
   if (length > 0 && view.values == nullptr) broken(column, "its values are missing");
   if (schema.dictionary != nullptr) {
     if (!is_integer(view.type)) broken(column, "its dictionary has no integer indices");
-    if (schema.dictionary->dictionary != nullptr) return {};  // nested dictionaries are unsupported
+    if (schema.dictionary->dictionary != nullptr) return {};  // dictionaries of dictionaries, and of vectors
     view.dictionary = make_dictionary(schema, array, column);
+    if (is_vector(view.dictionary->type)) return {};
   }
-  if (length > 0) check_texts(view, array, column);
+  if (length > 0) check_entries(view, array, column);
   return view;
 }
 
 std::string type_name(const ArrowSchema& schema) {
-  const std::string name = parse_format(schema.format).name;
+  const Format format = parse_format(schema.format);
+  const std::string& name = format.name;
+  if (is_vector(format.type) && holds_floats(schema))
+    return name + "<" + parse_format(schema.children[0]->format).name + ">";
   if (schema.dictionary == nullptr) return name;
   return "dictionary<" + name + ", " + parse_format(schema.dictionary->format).name + ">";
 }

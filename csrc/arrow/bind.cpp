@@ -23,6 +23,7 @@ const char* kind_of(const Batch& batch, const std::string& name) {
   if (type == Type::kBool) return "bool";
   if (is_text(type)) return "text";
   if (is_time(type)) return "time";
+  if (is_vector(type)) return "vector";
   return is_integer(type) ? "integer" : is_number(type) ? "float" : "other";
 }
 
@@ -89,7 +90,7 @@ void bind_arrow(py::module_& m) {
       .def_property_readonly("n_rows", &Batch::n_rows, "Rows in all chunks.")
       .def_property_readonly("names", &Batch::names, "Column names, in order.")
       .def_property_readonly("types", &Batch::types, "Column types as a reader would write them.")
-      .def("kind", &kind_of, "name"_a, "absent, empty, null, bool, integer, float, text, time or other.");
+      .def("kind", &kind_of, "name"_a, "absent, empty, null, bool, integer, float, text, time, vector or other.");
 
   py::class_<Vocabulary>(m, "Vocabulary", "Distinct texts and their codes.")
       .def(py::init<std::vector<std::string>, i64>(), "texts"_a, "limit"_a)

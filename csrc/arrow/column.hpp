@@ -32,6 +32,9 @@ enum class Type {
   kTimestamp,   // 64-bit ticks since 1970 in UTC
   kDate32,      // days since 1970
   kDate64,      // milliseconds since 1970
+  kVector,      // fixed-size list of floats
+  kList,        // list of floats, 32-bit offsets
+  kLargeList,   // the same, 64-bit offsets
   kUnsupported  // nested and other types that no role can use
 };
 
@@ -43,8 +46,9 @@ struct ColumnView {
   const void* values = nullptr;                  // values, or offsets, or views of text
   const void* const* texts = nullptr;            // character buffers of text
   i64 ticks_per_second = 0;                      // of timestamps
-  i64 width = 0;                                 // of fixed-size binary, in bytes
+  i64 width = 0;                                 // of fixed-size binary in bytes, of vectors in members
   std::shared_ptr<const ColumnView> dictionary;  // when set, `type` is that of the indices
+  std::shared_ptr<const ColumnView> members;     // of vectors and lists
 
   [[nodiscard]] bool is_valid(i64 row) const noexcept {
     if (type == Type::kNull) return false;
@@ -58,6 +62,8 @@ struct ColumnView {
 [[nodiscard]] inline bool is_integer(Type type) noexcept { return type >= Type::kInt8 && type <= Type::kUInt64; }
 [[nodiscard]] inline bool is_number(Type type) noexcept { return type >= Type::kBool && type <= Type::kFloat64; }
 [[nodiscard]] inline bool is_text(Type type) noexcept { return type >= Type::kText && type <= Type::kFixedText; }
+[[nodiscard]] inline bool is_float(Type type) noexcept { return type >= Type::kFloat16 && type <= Type::kFloat64; }
+[[nodiscard]] inline bool is_vector(Type type) noexcept { return type >= Type::kVector && type <= Type::kLargeList; }
 [[nodiscard]] inline bool is_time(Type type) noexcept { return type >= Type::kTimestamp && type <= Type::kDate64; }
 
 }  // namespace tidegauge

@@ -36,6 +36,7 @@ TILE = 1 << 18  # rows whose roles are in memory at once
 LARGEST_VALUE = 1e35  # of a regression: weighted fourth powers must stay below 2**512
 LARGEST_WEIGHT = 4096.0
 EARLIEST = int(np.datetime64("0001-01-01", "us").astype(np.int64))
+_NAMELESS = ("time", "vector", "other")  # types whose values have no name as a category
 AHEAD = 366 * 86_400 * 1_000_000  # how far ahead of the clock a timestamp may lie, microseconds
 
 
@@ -73,7 +74,8 @@ def _table(columns: Mapping[str, Any]) -> pa.Table:
         if not isinstance(name, str):
             raise DataError(f"column names are text, got {name!r}")
         if isinstance(values, np.ndarray) and values.ndim != 1:
-            raise DataError(f"column {name!r}: one dimension is wanted, got shape {values.shape}")
+            arrays[name] = _vectors(name, values)
+            continue
         fixed = isinstance(values, np.ndarray) and values.dtype.kind in "US"
         readable = values.astype(object) if fixed else values
         try:
@@ -85,6 +87,18 @@ def _table(columns: Mapping[str, Any]) -> pa.Table:
     if len(set(lengths.values())) > 1:
         raise DataError(f"columns differ in length: {lengths}")
     return pa.table(arrays)
+
+
+def _vectors(name: str, values: NDArray[Any]) -> pa.FixedSizeListArray:
+    """Rows of a matrix of floats as lists, without a copy where they lie one after another."""
+    floats = values.dtype.kind == "f" and values.dtype.itemsize <= 8
+    if values.ndim != 2 or not floats or not values.shape[1]:
+        raise DataError(
+            f"column {name!r}: one dimension is wanted, or a matrix of float16, float32 or "
+            f"float64 with a vector a row, got shape {values.shape} of {values.dtype}"
+        )
+    members = pa.array(np.ascontiguousarray(values).ravel())
+    return pa.FixedSizeListArray.from_arrays(members, values.shape[1])
 
 
 def tiles(batch: Batch) -> Iterator[tuple[int, int]]:
@@ -173,7 +187,7 @@ def read_predictions(
 def _check_groups(batch: Batch, schema: Schema) -> None:
     """Reject versions and segments of a type that has no names."""
     for name in (schema.model_version, *schema.segment_columns):
-        if name is not None and batch.kind(name) in ("time", "other"):
+        if name is not None and batch.kind(name) in _NAMELESS:
             raise DataError(
                 f"column {name!r}: versions and segments are text, numbers or booleans, got "
                 f"{batch.types[batch.names.index(name)]}"
@@ -272,7 +286,7 @@ def _read_classes(
     kind = batch.kind(name)
     if kind in ("null", "empty"):
         return np.full(stop - start, np.nan)
-    if kind in ("time", "other"):
+    if kind in _NAMELESS:
         raise DataError(
             f"column {name!r}: classes are numbers, text or booleans, got "
             f"{batch.types[batch.names.index(name)]}"
