@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +25,9 @@ from tidegauge.ingest import as_batch
 SETS = [name for name in ("scalar", "neon", "avx2", "avx512") if _core.use_instruction_set(name)]
 _core.use_instruction_set(SETS[-1])
 
-HALVES = st.sampled_from([0.0, -0.0, 1.0, -2.5, 2.0**-24, 65504.0, -0.333251953125])  # exact in float16
+HALVES = st.sampled_from(
+    [0.0, -0.0, 1.0, -2.5, 2.0**-24, 65504.0, -0.333251953125]
+)  # exact in float16
 BROKEN = st.sampled_from([None, np.nan, np.inf, -np.inf])
 STATES = {0: "usable", _core.MISSING: "null", _core.NAN: "nan", _core.INVALID: "invalid"}
 
@@ -357,7 +361,7 @@ def test_directions_explain_what_those_of_the_peer_do() -> None:
 def test_the_sample_is_bounded_reproducible_and_free_of_unusable_vectors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tidegauge.embedding.FIT_MEMBERS", 4000)
+    monkeypatch.setattr(sys.modules["tidegauge.embedding"], "FIT_MEMBERS", 4000)
     vectors = blobs(3000, 4)
     vectors[::3] = np.nan
     batches = [as_batch({"v": part}) for part in (vectors[:100], vectors[:0], vectors[100:])]
@@ -392,3 +396,112 @@ def test_what_it_has_learnt_is_restored() -> None:
     batch = as_batch({"v": blobs(seed=9)})
     made = [each.core.embed(batch, "v", 0, 100, 1) for each in (fitted, restored)]
     assert all(a.tobytes() == b.tobytes() for a, b in zip(*made, strict=True))
+
+
+# -- counted like any feature ---------------------------------------------------------------------
+
+VECTORS = blobs(2000)
+SCHEMA = tg.Schema(features={"text": tg.embedding("text", clusters=6, components=3)})
+REFERENCE = tg.Reference.fit({"text": VECTORS}, SCHEMA)
+
+
+def values_of(table: pa.Table, metric: str) -> dict[str, float]:
+    rows = [row for row in table.to_pylist() if row["metric"] == metric]
+    return {row["column"]: row["value"] for row in rows}
+
+
+def monitored(*batches: object, threads: int = 1) -> tg.Monitor:
+    monitor = tg.Monitor(REFERENCE, threads=threads)
+    for batch in batches:
+        monitor.log(batch)
+    return monitor
+
+
+def test_vectors_that_stay_show_no_drift_and_those_that_move_do() -> None:
+    floors = monitored({"text": blobs(2000)[::2]}).metrics("psi").to_pylist()
+    assert all(row["value"] < 4 * row["noise_floor"] for row in floors)
+    columns = ["text.cluster", "text.distance", "text.reconstruction_error", "text.norm"]
+    assert [row["column"] for row in floors] == columns
+    longer = values_of(monitored({"text": 1.5 * VECTORS}).metrics("psi"), "psi")
+    assert longer["text.norm"] > 1
+    # Fewer regions are visited, each as before.
+    cluster = REFERENCE.schema.derivations["text"].core.embed(
+        as_batch({"text": VECTORS}), "text", 0, 2000, 1
+    )[0]
+    fewer = values_of(monitored({"text": VECTORS[cluster < 3]}).metrics("psi"), "psi")
+    assert fewer["text.cluster"] > 1
+    # Members that varied together no longer do.
+    random = np.random.default_rng(0)
+    mixed = np.stack([random.permutation(column) for column in VECTORS.T], axis=1)
+    apart = values_of(monitored({"text": mixed}).metrics("psi"), "psi")
+    assert apart["text.reconstruction_error"] > 1
+
+
+def test_unusable_vectors_are_counted_by_why() -> None:
+    rows = [*VECTORS[:5].tolist(), None, [*[np.nan] * 12], [1.0] * 11]
+    monitor = monitored(pa.table({"text": pa.array(rows, pa.list_(pa.float64()))}))
+    table = monitor.metrics(["missing_rate", "type_violation_rate"])
+    assert values_of(table, "missing_rate") == {
+        "text.cluster": 2 / 8,
+        "text.distance": 3 / 8,
+        "text.reconstruction_error": 3 / 8,
+        "text.norm": 3 / 8,
+    }
+    assert values_of(table, "type_violation_rate")["text.cluster"] == 1 / 8
+    assert values_of(table, "type_violation_rate")["text.norm"] == 0
+
+
+def test_a_column_without_vectors_is_invalid_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monitor = monitored({"text": ["a", "b"]}, {"text": [1.0, 2.0]}, {"other": [1]})
+    table = monitor.metrics(["type_violation_rate", "absent_rate"])
+    assert values_of(table, "type_violation_rate")["text.cluster"] == 4 / 5
+    assert caplog.text.count("'text': vectors are wanted") == 1
+    with pytest.raises(tg.SchemaError, match=r"'text'.*vectors are wanted"):
+        tg.Reference.fit({"text": ["a"]}, SCHEMA)
+    with pytest.raises(tg.SchemaError, match="none of 2 vectors drawn can be used"):
+        tg.Reference.fit({"text": np.full((2, 3), np.nan)}, SCHEMA)
+
+
+def test_splits_and_threads_change_no_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = monitored({"text": VECTORS}).state()[1]
+    parts = monitored(*({"text": part} for part in np.array_split(VECTORS, 7)), threads=3).state()[
+        1
+    ]
+    monkeypatch.setattr("tidegauge.ingest.TILE", 300)
+    tiled = monitored({"text": VECTORS.astype(np.float64)}).state()[1]
+    for other in (parts, tiled):
+        assert all(other[name].tobytes() == array.tobytes() for name, array in whole.items())
+
+
+def test_a_saved_reference_counts_the_same(tmp_path: Path) -> None:
+    REFERENCE.save(tmp_path / "reference")
+    loaded = tg.Reference.load(tmp_path / "reference")
+    assert loaded.schema == REFERENCE.schema
+    monitor = tg.Monitor(loaded)
+    monitor.log({"text": VECTORS[:100]})
+    monitor.save(tmp_path / "monitor")
+    merged = tg.Monitor.load(tmp_path / "monitor")
+    merged.merge(monitored({"text": VECTORS[100:]}))
+    whole = monitored({"text": VECTORS}).metrics(["psi", "wasserstein_distance"])
+    assert merged.metrics(["psi", "wasserstein_distance"]).equals(whole)
+
+
+def test_a_schema_with_an_embedding_goes_through_toml() -> None:
+    assert tg.Schema.from_toml(SCHEMA.to_toml()) == SCHEMA
+    with pytest.raises(tg.SchemaError, match=r"'text'.*unknown key 'cluster'"):
+        tg.Schema.from_toml(SCHEMA.to_toml().replace("clusters", "cluster"))
+
+
+def test_vectors_are_not_a_feature_by_themselves() -> None:
+    with pytest.raises(tg.SchemaError, match=r"tg.embedding\('text'\)"):
+        tg.Reference.fit({"text": VECTORS}, tg.Schema(features=["text"]))
+    assert not tg.Schema.infer({"text": VECTORS}).features
+
+
+def test_damaged_learning_is_refused(tmp_path: Path) -> None:
+    fitted = REFERENCE.schema.derivations["text"]
+    for name, value in (("center", "AAAA"), ("width", 5), ("centroids", "")):
+        with pytest.raises((tg.DataError, ValueError)):
+            Embedding("text", 6, 3).with_learned({**fitted.learned(), name: value})

@@ -152,7 +152,7 @@ def test_fine_bins_against_exact_distances(name: str) -> None:
     ("columns", "roles", "message"),
     [
         ({"x": [1.0]}, {"features": ["y"]}, "feature 'y' is not in the table; its columns are: x"),
-        ({"x": [[1.0]]}, {"features": ["x"]}, "feature 'x' has type list, which cannot be counted"),
+        ({"x": [[1]]}, {"features": ["x"]}, "feature 'x' has type list, which cannot be counted"),
     ],
 )
 def test_what_cannot_be_fitted_is_named(columns: Any, roles: Any, message: str) -> None:

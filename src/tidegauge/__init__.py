@@ -6,6 +6,7 @@ from tidegauge import alerts, metrics
 from tidegauge._core import DataError, SchemaError
 from tidegauge.column import Column, categorical, numeric, timestamp
 from tidegauge.derived import derived, matches
+from tidegauge.embedding import embedding
 from tidegauge.monitor import Monitor, compare
 from tidegauge.reference import Reference
 from tidegauge.report import Report
@@ -28,6 +29,7 @@ __all__ = [
     "categorical",
     "compare",
     "derived",
+    "embedding",
     "matches",
     "metrics",
     "numeric",

@@ -28,6 +28,7 @@ from tidegauge._core import (
     read_numbers,
 )
 from tidegauge.column import INFERRED, KINDS, UNTYPED, Column, Kind, kind_of, listed
+from tidegauge.embedding import Embedding
 from tidegauge.ingest import tiles
 
 Reading = Literal["numbers", "texts", "times"]
@@ -70,7 +71,9 @@ class Derivation(Protocol):
     def fit(self, name: str, batches: Sequence[Batch]) -> Derivation:
         """Return the derivation with what it learns from a reference; kinds are settled then."""
 
-    def derive(self, name: str, batch: Batch, start: int, stop: int) -> Mapping[str, Any]:
+    def derive(
+        self, name: str, batch: Batch, start: int, stop: int, *, threads: int = 1
+    ) -> Mapping[str, Any]:
         """One NumPy or Arrow array for each output, of the rows [start, stop)."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -208,7 +211,9 @@ class Function:
                 returned = _type_of(as_arrow(made, stop - start))
         return replace(fitted, column=Column(INFERRED.get(returned, "numeric")))
 
-    def derive(self, name: str, batch: Batch, start: int, stop: int) -> dict[str, Any]:
+    def derive(
+        self, name: str, batch: Batch, start: int, stop: int, *, threads: int = 1
+    ) -> dict[str, Any]:
         """Call the function with the rows of its inputs."""
         readings = self.readings or (None,) * len(self.inputs)
         inputs = [
@@ -288,7 +293,9 @@ class Matches:
         """Learn nothing."""
         return self
 
-    def derive(self, name: str, batch: Batch, start: int, stop: int) -> dict[str, Any]:
+    def derive(
+        self, name: str, batch: Batch, start: int, stop: int, *, threads: int = 1
+    ) -> dict[str, Any]:
         """Test each distinct text once."""
         codes, texts = read_texts(batch, self.source, start, stop)
         whole = f"^(?:{self.pattern})$"
@@ -315,8 +322,8 @@ class Matches:
         return self
 
 
-DERIVATIONS: dict[str, type[Function] | type[Matches]] = {
-    each.NAME: each for each in (Function, Matches)
+DERIVATIONS: dict[str, type[Function] | type[Matches] | type[Embedding]] = {
+    each.NAME: each for each in (Function, Matches, Embedding)
 }
 
 
@@ -360,6 +367,7 @@ def derive(
     stop: int,
     *,
     failed: Callable[[str, Derivation, Exception], None],
+    threads: int = 1,
 ) -> Batch:
     """Make the derived columns of rows [start, stop), as a batch of their own.
 
@@ -373,7 +381,7 @@ def derive(
             continue
         outputs = derivation.outputs(name)
         try:
-            made = derivation.derive(name, batch, start, stop)
+            made = derivation.derive(name, batch, start, stop, threads=threads)
             arrays = {output: as_arrow(made[output], n) for output in outputs}
             for output, column in outputs.items():
                 _check_type(arrays[output], column)

@@ -132,12 +132,15 @@ class Embedding:
         center = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
         directions, explained = principal_directions(vectors - center, self.components, random)
         centroids = k_means(vectors, self.clusters, random)
-        stored = (array.astype("<f4").tobytes() for array in (center, centroids, directions))
-        return replace(self, fitted=Fitted(vectors.shape[1], *stored, explained))
+        stored = [array.astype("<f4").tobytes() for array in (center, centroids, directions)]
+        fitted = Fitted(vectors.shape[1], stored[0], stored[1], stored[2], explained)
+        return replace(self, fitted=fitted)
 
-    def derive(self, name: str, batch: Batch, start: int, stop: int) -> dict[str, pa.Array]:
+    def derive(
+        self, name: str, batch: Batch, start: int, stop: int, *, threads: int = 1
+    ) -> dict[str, pa.Array]:
         """Place the vectors of rows [start, stop)."""
-        clusters, numbers = self.core.embed(batch, self.source, start, stop, 1)
+        clusters, numbers = self.core.embed(batch, self.source, start, stop, threads)
         n = self._n_centroids
         # A category that is NaN, and one that its dictionary does not hold, which is invalid.
         codes = np.where(clusters == NAN, n, np.where(clusters == INVALID, n + 1, clusters))
@@ -195,7 +198,7 @@ class Embedding:
         """Return the embedding as it was fitted."""
         if not learned:
             return self
-        values = {
+        values: dict[str, Any] = {
             name: base64.b64decode(value, validate=True) if isinstance(value, str) else value
             for name, value in learned.items()
         }

@@ -225,7 +225,7 @@ class Monitor:
 
     def _log(self, batch: Batch, span: tuple[int, int], rows: Predictions) -> int:
         table = self._table
-        derived = table.derive(batch, span)
+        derived = table.derive(batch, span, threads=self.threads)
         groups, versions = table.groups(batch, *span)
         cells = table.locate(rows.times, groups)
         n = span[1] - span[0]

@@ -127,7 +127,7 @@ class Reference:
         for rows, predictions in read:
             derived = None
             if layout.derivations:
-                derived = derive(layout.derivations, batch, *rows, failed=refuse)
+                derived = derive(layout.derivations, batch, *rows, failed=refuse, threads=threads)
                 self._grow_categories(derived, layout.derived)
             groups, _ = self.table.groups(batch, *rows)
             cells = self.table.locate(predictions.times, groups)

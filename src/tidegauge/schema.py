@@ -25,6 +25,7 @@ Task = Literal["binary", "multiclass", "regression"]
 Segment = str | tuple[str, ...]
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
+NESTED = ("vector", "other")  # types that are no feature as they stand
 NO_FUNCTIONS: Mapping[str, ArrayFunction] = MappingProxyType({})
 
 
@@ -38,8 +39,8 @@ class Schema:
         "binary", "multiclass", "regression", or None to watch columns alone.
     features
         Name of each feature with `numeric()`, `categorical()` or `timestamp()`; a list of names,
-        or a None, leaves the kind to be inferred from the reference. `derived()` and `matches()`
-        make features out of other columns.
+        or a None, leaves the kind to be inferred from the reference. `derived()`, `matches()` and
+        `embedding()` make features out of other columns.
     prediction_id
         Column of ids that labels are joined by: integers, text or bytes.
     timestamp
@@ -100,7 +101,7 @@ class Schema:
             if column is not None and not isinstance(column, Column | Derivation):
                 raise SchemaError(
                     f"feature {name!r}: got {column!r}; use tg.numeric(), tg.categorical(), "
-                    "tg.timestamp(), tg.derived(), tg.matches() or None"
+                    "tg.timestamp(), tg.derived(), tg.matches(), tg.embedding() or None"
                 )
         object.__setattr__(self, "features", dict(features))
         object.__setattr__(self, "segments", _segments("segments", self.segments))
@@ -259,6 +260,10 @@ class Schema:
             if column is None and kind == "absent":
                 known = ", ".join(batch.names)
                 raise SchemaError(f"feature {name!r} is not in the table; its columns are: {known}")
+            if column is None and kind == "vector":
+                raise SchemaError(
+                    f"feature {name!r} holds vectors; declare them by tg.embedding({name!r})"
+                )
             if column is None and kind == "other":
                 type_name = batch.types[batch.names.index(name)]
                 raise SchemaError(
@@ -277,8 +282,9 @@ class Schema:
         """Propose a schema: the named roles, and every other column a feature by its type.
 
         Text, dictionaries and booleans become categories, timestamps timestamps, numbers numbers.
-        Nested columns, decimals and durations, which cannot be counted, are left out. Leave out
-        yourself what names a person: categories are kept as they are written.
+        Vectors, which `embedding` declares, and other nested columns, decimals and durations, which
+        cannot be counted, are left out. Leave out yourself what names a person: categories are kept
+        as they are written.
 
         >>> Schema.infer({"age": [31, 45], "plan": ["a", "b"]}).features["plan"].kind
         'categorical'
@@ -291,7 +297,7 @@ class Schema:
         taken = {column for _, column in cls(**roles).roles()}
         if "features" not in roles:
             names = [name for name in batch.names if name not in taken]
-            roles["features"] = [name for name in names if batch.kind(name) != "other"]
+            roles["features"] = [name for name in names if batch.kind(name) not in NESTED]
         return cls(**roles).with_kinds([batch])
 
     def to_toml(self) -> str:

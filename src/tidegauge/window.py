@@ -473,11 +473,11 @@ class WindowTable:
             tasks = [column.task for column in self.layout.derived]
             self.cells.fill(derived, tasks, 0, kept, NO_TRAFFIC, threads)
 
-    def derive(self, batch: Batch, rows: tuple[int, int]) -> Batch | None:
+    def derive(self, batch: Batch, rows: tuple[int, int], *, threads: int) -> Batch | None:
         """Make the derived columns of rows [start, stop); what fails is told once and invalid."""
         if not self.layout.derivations:
             return None
-        return derive(self.layout.derivations, batch, *rows, failed=self._tell)
+        return derive(self.layout.derivations, batch, *rows, failed=self._tell, threads=threads)
 
     def _tell(self, name: str, derivation: Derivation, error: Exception) -> None:
         key = (name, type(error))
