@@ -14,7 +14,7 @@ import pytest
 from pyarrow import csv, ipc
 
 import tidegauge as tg
-from tidegauge import cli
+from tidegauge import cli, metrics
 
 pytest.importorskip("rich")
 
@@ -40,6 +40,7 @@ def traffic(*, n: int = 4_000, seed: int = 0, shift: float = 0.0, first_day: int
     )
 
 
+PAIR = ("reference.parquet", "current.parquet")
 ROLES = [
     *("--task", "binary", "--prediction-id", "flight_id", "--timestamp", "departure"),
     *("--prediction-score", "p_late", "--label", "late", "--segments", "origin"),
@@ -251,6 +252,80 @@ def test_metrics_lists_the_registry(ask):
     code, out, _ = ask("metrics")
     assert code == 0
     assert all(name in out for name in ("psi", "missing_rate", "roc_auc"))
+
+
+OWN = """
+import numpy as np
+
+from tidegauge import metrics
+
+
+def far(distance):
+    return distance > 1_200
+
+
+if "far_share" not in metrics.names():
+
+    @metrics.metric("far_share", worse="either", bounds=(0, 1), family="integrity")
+    def far_share(current: metrics.Bins) -> np.ndarray:
+        \'\'\'Share of the rows in the last bin that is not the missing one.\'\'\'
+        return current.shares[..., -2]
+"""
+
+
+@pytest.fixture
+def own(folder, monkeypatch):
+    """A user's module beside the files: a metric, and the function of a derived feature."""
+    (folder / "own_numbers.py").write_text(OWN)
+    schema = tg.Schema(
+        features={"distance": None, "far": tg.derived(abs, ["distance"], kind="categorical")}
+    )
+    (folder / "own.toml").write_text(schema.to_toml())
+    monkeypatch.setattr(metrics.registry, "_REGISTRY", dict(metrics.registry._REGISTRY))
+    yield ("--import", "own_numbers"), ("--derived", "far=own_numbers:far")
+    sys.modules.pop("own_numbers", None)
+
+
+def test_a_module_of_the_user_s_brings_metrics(ask, own):
+    imported, _ = own
+    code, _, err = ask("compare", *PAIR, "--metric", "far_share")
+    assert (code, err) == (2, err)
+    assert "unknown metric 'far_share'" in err
+    found = document(ask("compare", *PAIR, "--metric", "far_share", "--json", *imported))
+    assert set(values(found, "far_share")) >= {"distance", "origin"}
+    assert "far_share" in ask("metrics", *imported)[1]
+    assert "far_share" in ask("compare", *PAIR, "--metric", "far_share", *imported)[1]
+
+
+def test_functions_of_derived_features_are_handed_in(ask, own):
+    _, derived = own
+    code, _, err = ask("compare", *PAIR, "--schema", "own.toml")
+    assert code == 2
+    assert "never stored: 'far' (of distance)" in err
+    found = document(ask("compare", *PAIR, "--schema", "own.toml", "--json", *derived))
+    assert set(values(found, "psi")) == {"distance", "far"}
+    chosen = ["--schema", "own.toml", "--columns", "far", "--json", *derived]
+    assert set(values(document(ask("compare", *PAIR, *chosen)), "psi")) == {"far"}
+    fitted = ["fit", PAIR[0], "--schema", "own.toml", "--out", "own.tide", "--json"]
+    document(ask(*fitted, *derived))
+    assert ask("report", "own.tide", PAIR[1])[0] == 2
+    found = document(ask("report", "own.tide", PAIR[1], "--window", "all", "--json", *derived))
+    assert "far" in values(found, "psi")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--import", "nowhere_at_all"], "module nowhere_at_all: ModuleNotFoundError"),
+        (["--derived", "far"], "--derived is NAME=MODULE:FUNCTION, got 'far'"),
+        (["--derived", "far=own_numbers:near"], "module own_numbers has no function 'near'"),
+        (["--derived", "far=own_numbers:far", "--derived", "x=own_numbers:far"], "no feature 'x'"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(ask, own, options, told):
+    code, out, err = ask("compare", *PAIR, "--schema", "own.toml", *options)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert told in err
 
 
 def test_devices_names_the_instruction_set(ask):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -483,6 +484,24 @@ def test_compiled_rules_and_quotients_of_zero() -> None:
     monitor = logged(table, reference=tg.Reference.fit(table, schema))
     assert values(monitor, "violation_rate")["rule"] == 0.5
     assert values(monitor, "infinite_rate")["ratio"] == pytest.approx(1 / 3)
+
+
+def test_machine_code_is_kept_for_modules_alone(tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_quotients.py").write_text("def double(a):\n    return 2 * a\n")
+    module = importlib.import_module("own_quotients")
+    pasted = tmp_path / "cell.py"
+    pasted.write_text("pasted = lambda a: 2 * a")
+    for _ in range(2):  # what was kept must be found again
+        names = {"__name__": "nowhere"}
+        exec(compile(pasted.read_text(), str(pasted), "exec"), names)
+        for function in (module.double, names["pasted"]):
+            feature = tg.derived(function, ["a"], engine="numba")
+            tg.Reference.fit(known(), tg.Schema(features={"x": feature}))
+        module = importlib.reload(module)
+    kept = {path.name.split(".")[0] for path in tmp_path.rglob("*.nbi")}
+    assert kept == {"own_quotients"}
 
 
 def test_what_cannot_be_compiled_is_an_error_at_fit(monkeypatch) -> None:

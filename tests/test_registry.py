@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import reference
 
+import tidegauge as tg
 from tidegauge import metrics
-from tidegauge.metrics.inputs import TASKS, Bins, Fine
+from tidegauge.metrics import registry
+from tidegauge.metrics.inputs import TASKS, Bins, Fine, RegressionOutcomes
 from tidegauge.metrics.page import metric_page
 from tidegauge.metrics.registry import Metric, metric
 from tidegauge.metrics.results import PerClass, PerGroup, value_of
@@ -211,11 +213,14 @@ def test_the_noise_floor_is_the_average_without_change(metric, form, skew) -> No
         assert promised == pytest.approx(measured, rel=0.06), options
 
 
-def test_a_metric_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tidegauge.metrics import registry
-
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics that a test registers are gone after it."""
     monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
 
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_metric_is_one_decorated_function() -> None:
     @metric("rows_of_the_largest_bin", worse="either", bounds=(0, math.inf), family="mine")
     def rows_of_the_largest_bin(current: Bins, *, power: int = 1) -> np.ndarray:
         """Count the rows of the largest bin."""
@@ -228,10 +233,101 @@ def test_a_metric_is_one_decorated_function(monkeypatch: pytest.MonkeyPatch) -> 
     assert not found.label_based
     assert found.function_for("numeric") is rows_of_the_largest_bin
     assert "mine" in metrics.families()
-    with pytest.raises(ValueError, match="already defined by test_registry"):
-        metric("rows_of_the_largest_bin", worse="either", bounds=(0, 1))(rows_of_the_largest_bin)
-    with pytest.raises(TypeError, match="inputs must be `current`"):
-        metric("wrong", worse="either", bounds=(0, 1))(lambda counts: counts)
+    # a cell of a notebook that runs again replaces its own
+    metric("rows_of_the_largest_bin", worse="either", bounds=(0, 1))(rows_of_the_largest_bin)
+    assert len(metrics.get("rows_of_the_largest_bin").forms) == 1
+    assert metrics.get("rows_of_the_largest_bin").bounds == (0, 1)
+    metrics.remove("rows_of_the_largest_bin")
+    assert "rows_of_the_largest_bin" not in metrics.names()
+    with pytest.raises(ValueError, match="unknown metric 'rows_of_the_largest_bin'"):
+        metrics.remove("rows_of_the_largest_bin")
+
+
+def largest_bin(current: Bins) -> np.ndarray:
+    """Rows of the largest bin."""
+    return current.counts.max(axis=-1).astype(float)
+
+
+def absolute_error(current: RegressionOutcomes) -> np.ndarray:
+    """Sum of the absolute errors."""
+    return current.absolute
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_names_belong_to_the_module_that_took_them() -> None:
+    for name, function in [("psi", largest_bin), ("accuracy", absolute_error)]:
+        with pytest.raises(ValueError, match=f"'{name}' is already defined by tidegauge"):
+            metric(name, worse="higher", bounds=(0, 1))(function)
+        with pytest.raises(ValueError, match=f"'{name}' belongs to tidegauge and stays"):
+            metrics.remove(name)
+    metric("mine", worse="higher", bounds=(0, math.inf))(largest_bin)
+    metric("mine", worse="higher", bounds=(0, math.inf))(absolute_error)  # of other sums: a form
+    assert [form.function for form in metrics.get("mine").forms] == [largest_bin, absolute_error]
+
+    def bins_again(current: Bins) -> np.ndarray:
+        """Rows of the first bin."""
+        return current.counts[..., 0].astype(float)
+
+    with pytest.raises(ValueError, match="'mine' has a function for these sums already"):
+        metric("mine", worse="higher", bounds=(0, math.inf))(bins_again)
+
+
+def documented(current: Bins, *, power: int) -> np.ndarray:
+    """Have an option without a default."""
+    return current.counts.max(axis=-1) ** power
+
+
+def unknown_input(current: dict) -> np.ndarray:
+    """Ask for sums that there are none of."""
+    return np.zeros(len(current))
+
+
+def undocumented(current: Bins) -> np.ndarray:
+    return current.counts.max(axis=-1).astype(float)
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(
+    ("function", "settings", "error", "message"),
+    [
+        (lambda counts: counts, {}, TypeError, "inputs must be `current` or `reference, current`"),
+        (documented, {}, TypeError, "option `power` needs a default"),
+        (unknown_input, {}, TypeError, "annotated with <class 'dict'>; allowed: Bins, Fine"),
+        (undocumented, {}, TypeError, "says in a docstring"),
+        (largest_bin, {"name": "my metric"}, ValueError, "letters, digits and underscores"),
+        (largest_bin, {"name": "p(a=1)"}, ValueError, "letters, digits and underscores"),
+        (largest_bin, {"worse": "up"}, ValueError, "worse: 'up' is not one of higher, lower"),
+        (largest_bin, {"scale": "big"}, ValueError, "scale: 'big' is not one of rate, total"),
+        (largest_bin, {"kinds": ("text",)}, ValueError, "kinds: 'text' is not one of numeric"),
+        (largest_bin, {"bounds": (1, 0)}, ValueError, "bounds are"),
+        (largest_bin, {"noise": lambda: 0.0}, TypeError, "`noise` takes the same inputs"),
+    ],
+)
+def test_a_metric_that_makes_no_sense_is_refused(function, settings, error, message) -> None:
+    chosen = {"name": "wrong", "worse": "either", "bounds": (0, 1), **settings}
+    with pytest.raises(error, match=message):
+        metric(chosen.pop("name"), **chosen)(function)
+    assert "wrong" not in metrics.names()
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_metric_that_fails_is_named() -> None:
+    @metric("summed", worse="higher", bounds=(0, math.inf))
+    def summed(current: Bins) -> np.ndarray:
+        """Forget that there are many columns and windows."""
+        return current.counts.sum().astype(float)
+
+    @metric("broken", worse="higher", bounds=(0, math.inf))
+    def broken(current: Bins) -> np.ndarray:
+        """Fail."""
+        raise RuntimeError("no")
+
+    table = {"x": np.arange(20.0)}
+    with pytest.raises(ValueError, match=r"'summed' gave an array of shape \(\) where \(1, 1\)"):
+        tg.compare(table, table, metrics="summed")
+    with pytest.raises(RuntimeError, match="no") as raised:
+        tg.compare(table, table, metrics="broken")
+    assert raised.value.__notes__ == ["raised by metric 'broken'"]
 
 
 def test_mistakes_are_answered_with_what_is_allowed() -> None:

@@ -111,6 +111,14 @@ def parser() -> argparse.ArgumentParser:
         for item in entry.options:
             one.add_argument(*item.names, **item.settings)
         one.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        one.add_argument(
+            "--import",
+            dest="modules",
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="import a module first, from this directory too: one that registers metrics",
+        )
     return whole
 
 
@@ -120,6 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         name = f"tidegauge {options.command}"
+        for module in options.modules:
+            own_module(module)
         answer = COMMANDS[options.command].run(options)
         if options.json:
             json.dump(answer.document, sys.stdout, default=plain, allow_nan=False)
@@ -179,6 +189,16 @@ def extra(module: str, *, name: str) -> Any:
     except ModuleNotFoundError as error:
         wanted = f"pip install 'tidegauge[{name}]'"
         raise UsageError(f"{error.name} is needed here and not installed: {wanted}") from None
+
+
+def own_module(name: str) -> Any:
+    """Import a module of the user's, who may have it in the directory at hand."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return import_module(name)
+    except Exception as error:
+        raise UsageError(f"module {name}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def console(*, stderr: bool = False) -> Any:
@@ -374,8 +394,20 @@ def show_report(report: tg.Report, html: Path | None) -> Iterator[Any]:
     yield from show_drift(reading)
     yield from show_integrity(reading)
     yield from show_performance(reading)
+    yield from show_own(reading)
     if html:
         yield f"wrote {html}"
+
+
+def show_own(reading: page.Reading, *, limit: int = 30) -> Iterator[Any]:
+    """Show what the user's own metrics say."""
+    rows = [
+        [own.column or "(traffic)", own.metric, *map(number, (own.value, own.floor, own.reference))]
+        for own in reading.own[:limit]
+    ]
+    if rows:
+        head = ["<column", "<metric", "value", "noise floor", "reference"]
+        yield grid(f"Own metrics{more(reading.own, limit)}", head, rows)
 
 
 def show_account(account: tg.Account) -> Any:
@@ -518,6 +550,13 @@ FOREVER = "36500d"  # a file has all its labels, whenever they came
 TABLE = f"a table: {', '.join(OPENERS)}"
 HTML = option("--html", type=Path, metavar="OUT", help="write the report as one offline HTML file")
 SCHEMA = option("--schema", type=Path, metavar="TOML", help="the roles of the columns")
+DERIVED = option(
+    "--derived",
+    action="append",
+    default=[],
+    metavar="NAME=MODULE:FUNCTION",
+    help="the function that a feature of the schema is derived by; files do not hold it",
+)
 METRICS = option(
     "--metric",
     action="extend",
@@ -566,11 +605,27 @@ def roles(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def load_schema(path: Path | None) -> Any:
+def load_schema(options: argparse.Namespace) -> Any:
     """Read a schema, if one is given."""
-    if path is None:
+    if options.schema is None:
         return None
-    return tg.Schema.from_toml(path.read_text(encoding="utf-8"))
+    text = options.schema.read_text(encoding="utf-8")
+    return tg.Schema.from_toml(text, derived=functions(options))
+
+
+def functions(options: argparse.Namespace) -> dict[str, Callable[..., Any]]:
+    """Find the functions that features are derived by."""
+    found: dict[str, Callable[..., Any]] = {}
+    for given in options.derived:
+        name, _, place = given.partition("=")
+        module, _, function = place.partition(":")
+        if not (name and module and function):
+            raise UsageError(f"--derived is NAME=MODULE:FUNCTION, got {given!r}")
+        there = getattr(own_module(module), function, None)
+        if not callable(there):
+            raise UsageError(f"--derived {name}: module {module} has no function {function!r}")
+        found[name] = there
+    return found
 
 
 @command(
@@ -578,6 +633,7 @@ def load_schema(path: Path | None) -> Any:
     option("current", type=Path, help="what came since"),
     HTML,
     SCHEMA,
+    DERIVED,
     METRICS,
     COLUMNS,
 )
@@ -590,7 +646,7 @@ def compare(options: argparse.Namespace) -> Answer:
             for path in (options.reference, options.current)
         )
         first = next(before)
-        schema = load_schema(options.schema) or tg.Schema.infer(first)
+        schema = load_schema(options) or tg.Schema.infer(first)
         allowed("column", options.columns or (), [*schema.columns, *schema.makers])
         # One window over everything, so neither ids nor times are needed.
         schema = replace(schema, timestamp=None, prediction_id=None)
@@ -609,6 +665,7 @@ def compare(options: argparse.Namespace) -> Answer:
     option("table", type=Path, help=f"what is normal, {TABLE}"),
     option("--out", type=Path, required=True, metavar="REF.tide"),
     SCHEMA,
+    DERIVED,
     *ROLES,
 )
 def fit(options: argparse.Namespace) -> Answer:
@@ -623,7 +680,7 @@ def fit(options: argparse.Namespace) -> Answer:
         batches = read.table(options.table)
         first = next(batches)
         allowed("column", mentioned(given), first.schema.names)
-        schema = load_schema(options.schema) or tg.Schema.infer(first, **given)
+        schema = load_schema(options) or tg.Schema.infer(first, **given)
         reference = tg.Reference.fit(chain([first], batches), schema)
     reference.save(options.out)
     document = {"reference": str(options.out), "schema": schema.to_toml()}
@@ -636,6 +693,7 @@ def fit(options: argparse.Namespace) -> Answer:
     option("--labels", type=Path, metavar="TABLE", help="outcomes that came later"),
     option("--window", default="1d", help="10min, 1h, 1d, 30d, 1mo, ...; default 1d"),
     HTML,
+    DERIVED,
     METRICS,
     COLUMNS,
 )
@@ -645,7 +703,7 @@ def report(options: argparse.Namespace) -> Answer:
     A label is joined however late it came.
     """
     check_metrics(options.metric)
-    reference = tg.Reference.load(options.reference)
+    reference = tg.Reference.load(options.reference, derived=functions(options))
     schema = reference.schema
     allowed("column", options.columns or (), [*schema.columns, *schema.makers])
     pane = options.window if options.window in PANES else "1d"

@@ -6,10 +6,10 @@ A derivation is declared as a feature. What it is may be a function, which is ne
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
@@ -322,8 +322,10 @@ class Matches:
         return self
 
 
-DERIVATIONS: dict[str, type[Function] | type[Matches] | type[Embedding]] = {
-    each.NAME: each for each in (Function, Matches, Embedding)
+DERIVATIONS: dict[str, type[Derivation]] = {
+    Function.NAME: Function,
+    Matches.NAME: Matches,
+    Embedding.NAME: Embedding,
 }
 
 
@@ -559,11 +561,12 @@ def _check_numbers(names: Sequence[str], inputs: Sequence[NDArray[Any]]) -> None
 def _compiled(function: ArrayFunction) -> ArrayFunction:
     """Compile a function of single numbers into one of arrays.
 
-    The machine code is kept on disk beside the function's file, where it has one.
+    The machine code is kept on disk beside the module that the function is in, where it has one.
     """
     import numba
 
     scalar = cast("Any", getattr(function, "py_func", function))
-    on_disk = Path(scalar.__code__.co_filename).is_file()
-    compiled: ArrayFunction = numba.vectorize(nopython=True, cache=on_disk)(scalar)
+    place = getattr(sys.modules.get(scalar.__module__), "__file__", None)
+    in_module = place is not None and place == scalar.__code__.co_filename
+    compiled: ArrayFunction = numba.vectorize(nopython=True, cache=in_module)(scalar)
     return compiled

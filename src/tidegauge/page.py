@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tidegauge import figures, summary
 from tidegauge.figures import number, short
-from tidegauge.summary import Check, Drift, FloatArray, Score
+from tidegauge.summary import Check, Drift, FloatArray, Own, Score
 from tidegauge.values import Account, Distribution
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Reading:
     drifts: list[Drift]
     checks: list[Check]
     scores: list[Score]
+    own: list[Own]
     pairs: Mapping[str, Distribution]
     plots: list[dict[str, Any]] = field(default_factory=list)
 
@@ -60,6 +61,7 @@ class Reading:
             ),
             checks=summary.integrity(table),
             scores=summary.performance(table),
+            own=summary.own(table),
             pairs={pair.column: pair for pair in report.distributions},
         )
 
@@ -93,6 +95,7 @@ def page(report: Report) -> str:
         ("integrity", "Integrity", _integrity),
         ("missing", "Missing values", _missing),
         ("performance", "Performance", _performance),
+        ("own", "Own metrics", _own),
         ("over-time", "Drift over time", _drift_over_time),
         ("segments", "Segments", _segments),
         ("distributions", "Distributions", _distributions),
@@ -128,6 +131,7 @@ def fragment(report: Report, *, rows: int = 12) -> str:
         _more(len(reading.drifts) - rows, "columns"),
         _integrity_table(reading, rows) if reading.checks else "",
         _score_table(reading.scores[:rows]) if reading.scores else "",
+        _own(replace(reading, own=reading.own[:rows])),
         "</div>",
     ]
     return "".join(parts)
@@ -435,6 +439,21 @@ def _score_table(scores: Sequence[Score]) -> str:
             + f'<td class="n q">{score.n:,}</td><td class="n q">{percent(score.share)}</td></tr>'
         )
     return _table(heads, rows)
+
+
+def _own(reading: Reading) -> str:
+    heads = [
+        "<th>metric</th><th>column</th>",
+        '<th class="n">value</th><th class="n">noise floor</th><th class="n">reference</th>',
+    ]
+    rows = []
+    for own in reading.own[:MORE_ROWS]:
+        column = _name(own.column) if own.column is not None else "<em>whole traffic</em>"
+        numbers = "".join(
+            f'<td class="n">{number(each)}</td>' for each in (own.value, own.floor, own.reference)
+        )
+        rows.append(f"<tr><td>{_name(own.metric)}</td><td>{column}</td>{numbers}</tr>")
+    return _table(heads, rows) if rows else ""
 
 
 def _drift_over_time(reading: Reading) -> str:

@@ -141,6 +141,17 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Own:
+    """One value of a user's metric over the whole time; without a column it is of the model."""
+
+    metric: str
+    column: str | None
+    value: float
+    floor: float
+    reference: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """The column that moved most in one segment, and how good the predictions were there."""
 
@@ -400,6 +411,23 @@ def performance(table: pa.Table) -> list[Score]:
     ]
     order = {name: place for place, name in enumerate(HEADLINES)}
     return sorted(scores, key=lambda score: order.get(score.metric, len(order)))
+
+
+def own(table: pa.Table) -> list[Own]:
+    """Values of the user's own metrics for the whole traffic, in the order of the table."""
+    whole = select(table, segment=ALL)
+    values: list[Own] = []
+    for metric in names(whole, "metric"):
+        known = registered(metric)
+        if known is None or not known.own:
+            continue
+        found = grid(in_total(select(whole, metric=metric)), by="column")
+        over = [found.over_time(each) for each in (found.value, found.floor, found.reference)]
+        values += [
+            Own(metric, column, *(float(each[i]) for each in over))
+            for i, column in enumerate(found.names)
+        ]
+    return values
 
 
 def segments(table: pa.Table, *, headline: str | None = None) -> list[Segment]:

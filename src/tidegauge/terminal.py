@@ -37,6 +37,7 @@ def lines(reading: page.Reading) -> Iterator[str]:
     yield from _drift_lines(reading)
     yield from _check_lines(reading)
     yield from _score_lines(reading)
+    yield from _own_lines(reading)
 
 
 def _drift_lines(reading: page.Reading) -> Iterator[str]:
@@ -78,6 +79,17 @@ def _score_lines(reading: page.Reading) -> Iterator[str]:
         values = [number(score.value), number(score.reference), page.percent(score.share)]
         yield _row(score.metric, values, bracket, 10)
     yield from _more(len(reading.scores), "metrics")
+
+
+def _own_lines(reading: page.Reading) -> Iterator[str]:
+    if not reading.own:
+        return
+    yield ""
+    yield _row("own metrics", ["value", "floor", "reference"], "metric", 10)
+    for own in reading.own[:SHOWN]:
+        numbers = map(number, (own.value, own.floor, own.reference))
+        yield _row(own.column or "(whole traffic)", numbers, own.metric, 10)
+    yield from _more(len(reading.own), "values")
 
 
 def _row(name: str, numbers: Iterable[str], end: str, width: int = 8) -> str:

@@ -88,7 +88,11 @@ class _Asked(NamedTuple):
 
     def compute(self, **inputs: Any) -> Result:
         """Call the function with the chosen options."""
-        return self.form.function(**inputs, **self.options)
+        try:
+            return self.form.function(**inputs, **self.options)
+        except Exception as error:
+            error.add_note(f"raised by metric {self.label!r}")
+            raise
 
     def noise(self, **inputs: Any) -> FloatArray | float:
         """Value to expect without any change; NaN where the metric does not say."""
@@ -392,7 +396,14 @@ def _fill(block: _Block, cells: slice, current: Inputs, reference: Inputs) -> No
         baseline = _pick(reference, form.inputs["current"])
         values, n = block.values[:, :, m, cells], block.n[:, :, m, cells]
         result = asked.compute(**inputs)
-        values[_VALUE] = place(value_of(result))
+        value = place(np.asarray(value_of(result)))
+        if value.shape != values[_VALUE].shape:
+            raise ValueError(
+                f"metric {asked.label!r} gave an array of shape {value.shape} where "
+                f"{values[_VALUE].shape} was wanted; it keeps every dimension but the last of its "
+                "counts, which stand for columns and windows"
+            )
+        values[_VALUE] = value
         n[0] = place(result.n) if isinstance(result, PerGroup) else inputs["current"].n
         if limits := _interval(result, inputs["current"]):
             values[_LOWER] = np.clip(place(limits[0]), *form.bounds)

@@ -121,6 +121,11 @@ class Metric:
         return any(PROTECTED in form.kinds for form in self.forms)
 
     @property
+    def own(self) -> bool:
+        """Whether it is the user's, and not one of the library's."""
+        return not self.forms[0].function.__module__.startswith("tidegauge.")
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """Options it takes, with the values it will use."""
         defaults = {name: value for form in self.forms for name, value in form.options.items()}
@@ -183,10 +188,12 @@ def metric(
 ) -> Callable[[Function], Function]:
     """Register a function as the metric `name`, or as its form for one more task.
 
+    A function registered again, as when a cell of a notebook runs twice, replaces itself.
+
     Parameters
     ----------
     name
-        What the metric table, the command line and the charts will call it.
+        What the metric table, the command line and the charts will call it: an identifier.
     worse
         In which direction the news is bad: "higher", "lower" or "either".
     bounds
@@ -199,22 +206,66 @@ def metric(
         Heading it belongs under; the module's name unless given.
     scale
         "total" for values that add up over windows, and so say nothing beside a whole reference.
+
+    Raises
+    ------
+    TypeError
+        When the signature does not say which sums are needed, or the docstring is missing.
+    ValueError
+        When the name is taken by another module's metric, or a setting is not one of those allowed.
     """
+    if not name.isidentifier():
+        raise ValueError(f"a metric's name is letters, digits and underscores, got {name!r}")
+    _check("worse", worse, get_args(Direction))
+    _check("scale", scale, get_args(Scale))
+    for kind in kinds:
+        _check("kinds", kind, KINDS)
+    if len(bounds) != 2 or not bounds[0] < bounds[1]:
+        raise ValueError(f"bounds are (smallest, largest) possible value, got {bounds!r}")
 
     def register(function: Function) -> Function:
         form = _read(function, worse=worse, bounds=bounds, noise=noise, kinds=kinds, scale=scale)
         known = _REGISTRY.get(name)
-        heading = family or function.__module__.rpartition(".")[2]
-        if known is None:
-            _REGISTRY[name] = Metric(name, heading, (form,))
-            return function
-        if set(form.needs) & set(known.needs):
-            taken = known.forms[0].function
-            raise ValueError(f"metric {name!r} is already defined by {taken.__module__}")
-        _REGISTRY[name] = replace(known, forms=(*known.forms, form))
+        forms = (
+            [each for each in known.forms if not _same(each.function, function)] if known else []
+        )
+        if known and any(each.function.__module__ != function.__module__ for each in forms):
+            taken = forms[0].function.__module__
+            raise ValueError(f"metric {name!r} is already defined by {taken}; choose another name")
+        if set(form.needs) & {need for each in forms for need in each.needs}:
+            raise ValueError(f"metric {name!r} has a function for these sums already")
+        heading = known.family if forms and known else family or function.__module__
+        _REGISTRY[name] = Metric(name, heading.rpartition(".")[2], (*forms, form))
         return function
 
     return register
+
+
+def remove(name: str) -> None:
+    """Take a metric of one's own out of the registry.
+
+    Raises
+    ------
+    ValueError
+        When there is no such metric, or it belongs to the library.
+
+    >>> remove("psi")
+    Traceback (most recent call last):
+    ValueError: metric 'psi' belongs to tidegauge and stays
+    """
+    if not get(name).own:
+        raise ValueError(f"metric {name!r} belongs to tidegauge and stays")
+    del _REGISTRY[name]
+
+
+def _same(function: Callable[..., Result], other: Callable[..., Result]) -> bool:
+    places = [(each.__module__, each.__qualname__) for each in (function, other)]
+    return places[0] == places[1]
+
+
+def _check(role: str, given: object, allowed: tuple[str, ...]) -> None:
+    if given not in allowed:
+        raise ValueError(f"{role}: {given!r} is not one of {', '.join(allowed)}")
 
 
 def _read(
@@ -226,7 +277,10 @@ def _read(
     kinds: tuple[str, ...],
     scale: Scale,
 ) -> Form:
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function)
+    except NameError as error:
+        raise TypeError(f"{function.__qualname__}: an annotation is unknown ({error})") from None
     parameters = inspect.signature(function).parameters.values()
     inputs = {p.name: p for p in parameters if p.kind is not p.KEYWORD_ONLY}
     if "current" not in inputs or not set(inputs) <= set(SIDES):
@@ -249,6 +303,15 @@ def _read(
                 f"allowed: {', '.join(allowed)}"
             )
     options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if bare := [name for name, default in options.items() if default is inspect.Parameter.empty]:
+        raise TypeError(f"{function.__qualname__}: option `{bare[0]}` needs a default")
+    if noise is not None:
+        try:
+            inspect.signature(noise).bind(**dict.fromkeys([*inputs, *options]))
+        except TypeError as error:
+            raise TypeError(
+                f"{function.__qualname__}: `noise` takes the same inputs and options ({error})"
+            ) from None
     if Fine in needs["current"]:
         kinds = tuple(kind for kind in kinds if kind in ("numeric", "timestamp"))
     if set(needs["current"]) & set(GROUP_INPUTS):
