@@ -151,15 +151,15 @@ class Schema:
             (name, output) for name, d in self.derivations.items() for output in d.outputs(name)
         ]
         owners: dict[str, str] = {}
+        readers = {column: name for name, d in self.derivations.items() for column in d.inputs}
         for name, output in made:
             other = owners.setdefault(output, name)
             if other != name:
                 raise SchemaError(f"features {other!r} and {name!r} both derive {output!r}")
-            readers = [each for each, d in self.derivations.items() if output in d.inputs]
-            if readers:
+            if output in readers:
                 raise SchemaError(
-                    f"feature {readers[0]!r} is derived from {output!r}, which is derived itself; "
-                    "derive it in one step from columns of the traffic"
+                    f"feature {readers[output]!r} is derived from {output!r}, which is derived "
+                    "itself; derive it in one step from columns of the traffic"
                 )
             if output in taken:
                 raise SchemaError(
@@ -274,7 +274,14 @@ class Schema:
         return replace(self, features=features)
 
     def with_derivations(self, derivations: Mapping[str, Derivation]) -> Schema:
-        """Return the schema with these derivations in the place of those of the same names."""
+        """Return the schema with more derived features, or others in the place of some.
+
+        >>> import tidegauge as tg
+        >>> plain = Schema.infer({"paid": [4.0, 9.0], "items": [2, 3]})
+        >>> price = tg.derived(lambda paid, items: paid / items, ["paid", "items"])
+        >>> list(plain.with_derivations({"price": price}).features)
+        ['paid', 'items', 'price']
+        """
         return replace(self, features={**self._features, **derivations})
 
     @classmethod
