@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,8 @@ def grids() -> dict[str, Grid]:
     made = {kind: fit_grid(sample, numeric(grid=kind), 256) for kind, sample in SAMPLES.items()}
     made["atoms"] = fit_grid(np.append(np.full(500, 0.25), SAMPLES["linear"]), numeric(), 1024)
     made["edges"] = edge_grid(np.array([-1.5, 0.0, 0.1, 7.0]))
+    made["many edges"] = edge_grid(np.sort(np.random.default_rng(2).standard_cauchy(300)))
+    made["even edges"] = edge_grid(np.linspace(-8, 8, 41))
     made["score"] = score_grid(0.3, np.linspace(0.4, 0.41, 50))
     made["huge"] = fit_grid(np.array([-1e308, 0.0, 3.0, 1e308]), numeric(), 64)
     made["constant"] = fit_grid(np.full(9, 0.1), numeric(), 64)
@@ -76,6 +79,59 @@ def test_edges_are_exact(name: str) -> None:
     with np.errstate(over="ignore"):
         below = bins.encode(np.nextafter(finite, -np.inf)).astype(int)
     assert (below < at).all()
+
+
+WIDTHS = [*"bhilBHIL", "e", "f"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("instruction_set", SETS)
+@pytest.mark.parametrize("name", GRIDS)
+def test_numbers_of_any_width_count_as_their_doubles(
+    name: str, instruction_set: str, width: str
+) -> None:
+    """Through a monitor's cells: the same counts and extremes as the doubles give."""
+    assert _core.use_instruction_set(instruction_set)
+    values = hostile(np.dtype(width))
+    bins = GRIDS[name].bins(missing=(3.0,))
+    narrow = counted(bins, pa.array(values))
+    wide = counted(bins, pa.array(values.astype(np.float64)))
+    expected = np.bincount(bins.encode(values.astype(np.float64)), minlength=bins.n_slots)
+    _core.use_instruction_set(BEST)
+    np.testing.assert_array_equal(narrow[0], expected)
+    np.testing.assert_array_equal(wide[0], expected)
+    finite = values.astype(np.float64)[np.isfinite(values.astype(np.float64)) & (values != 3)]
+    for _, extremes in (narrow, wide):
+        np.testing.assert_array_equal(extremes, [finite.min(), finite.max()])
+
+
+def hostile(dtype: np.dtype) -> np.ndarray:
+    """Ends of the type, ordinary values and, of floats, all that is special; over two blocks."""
+    random = np.random.default_rng(5)
+    if dtype.kind == "f":
+        limits = np.finfo(dtype)
+        special = [math.nan, -math.nan, math.inf, -math.inf, 0.0, -0.0, limits.max, limits.min]
+        special += [limits.tiny, -limits.smallest_subnormal]
+        ordinary = random.standard_cauchy(9_000)
+        with np.errstate(over="ignore"):
+            return np.concatenate([ordinary, special, ordinary[:77]]).astype(dtype)
+    limits = np.iinfo(dtype)
+    ordinary = random.integers(max(-50, limits.min), 51, 9_000, dtype=dtype)
+    ends = np.array([limits.min, limits.max, 0, 1], dtype=dtype)
+    return np.concatenate([ordinary, ends, ordinary[:77]])
+
+
+def counted(bins: _core.NumericBins, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Counts and extremes of one column in a single cell."""
+    batch = _core.Batch.from_stream(pa.table({"x": values}).__arrow_c_stream__())
+    cells = _core.Cells([bins.n_slots, 5], 0)
+    where = cells.locate(
+        np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros((1, 1), np.int64), panes_of(0)
+    )
+    cells.fill(_core.Filler(batch, [("numbers", "x", 0, bins)]), 0, len(values), where, 1, 1)
+    first = np.zeros(1, np.int32)
+    counts = cells.counts(0, first, first, 1, np.empty(0, np.int32), bins.n_slots)[0]
+    return counts, cells.extremes(0, first, first, 1)[0]
 
 
 def test_nan_of_either_sign_has_its_slot() -> None:

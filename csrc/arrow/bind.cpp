@@ -57,9 +57,9 @@ Array<i32> read_codes(const Batch& batch, const std::string& name, Vocabulary& v
   auto codes = make_array<i32>({rows.size});
   const auto out = mutable_view(codes);
   const py::gil_scoped_release unlocked;
+  CodeReader reader(vocabulary, growth);
   batch.for_each_piece(rows.column, start, stop, [&](const ColumnView& view, i64 first, i64 n, i64 row) {
-    CodeReader(view, vocabulary, growth)
-        .read(first, out.subspan(static_cast<std::size_t>(row - start), static_cast<std::size_t>(n)));
+    reader.read(view, first, out.subspan(static_cast<std::size_t>(row - start), static_cast<std::size_t>(n)));
   });
   return codes;
 }

@@ -6,32 +6,21 @@
 #include <limits>
 
 #include "errors.hpp"
+#include "histogram/numbers.hpp"
 #include "join/sip_hash.hpp"
 
 namespace tidegauge {
 namespace {
-
-constexpr i32 kUnread = -100;
 
 template <typename T>
 const T* values_of(const ColumnView& view) noexcept {
   return static_cast<const T*>(view.values) + view.offset;
 }
 
-f64 from_half(std::uint16_t bits) noexcept {
-  const int exponent = bits >> 10 & 31;
-  const int fraction = bits & 1023;
-  const f64 sign = bits >> 15 ? -1.0 : 1.0;
-  if (exponent == 31)
-    return fraction ? std::numeric_limits<f64>::quiet_NaN() : sign * std::numeric_limits<f64>::infinity();
-  if (exponent == 0) return sign * std::ldexp(fraction, -24);
-  return sign * std::ldexp(1024 + fraction, exponent - 25);
-}
-
 template <typename T>
 void widen(const ColumnView& view, i64 start, std::span<f64> out) noexcept {
   const T* values = values_of<T>(view) + start;
-  for (std::size_t row = 0; row < out.size(); ++row) out[row] = static_cast<f64>(values[row]);
+  for (std::size_t row = 0; row < out.size(); ++row) out[row] = to_double(values[row]);
 }
 
 // Microseconds since 1970 of a tick count, rounded down; false when they do not fit in 64 bits.
@@ -69,7 +58,7 @@ i64 integer_at(const ColumnView& view, i64 row) noexcept {
 
 f64 float_at(const ColumnView& view, i64 row) noexcept {
   switch (view.type) {
-    case Type::kFloat16: return from_half(values_of<std::uint16_t>(view)[row]);
+    case Type::kFloat16: return to_double(values_of<Half>(view)[row]);
     case Type::kFloat32: return static_cast<f64>(values_of<float>(view)[row]);
     default: return values_of<f64>(view)[row];
   }
@@ -124,6 +113,14 @@ const std::string& type_of(const Batch& batch, i64 column) { return batch.types(
 
 }  // namespace
 
+bool same_values(const ColumnView& a, const ColumnView& b) noexcept {
+  const bool same_texts =
+      a.texts == b.texts || ((a.type == Type::kText || a.type == Type::kLargeText) && a.type == b.type &&
+                             a.length > 0 && b.length > 0 && a.texts[0] == b.texts[0]);
+  return a.type == b.type && a.length == b.length && a.offset == b.offset && a.validity == b.validity &&
+         a.values == b.values && a.width == b.width && (same_texts || !is_text(a.type));
+}
+
 i64 dictionary_index(const ColumnView& view, i64 row) noexcept {
   const i64 index = integer_at(view, row);
   return index >= 0 && index < view.dictionary->length ? index : -1;
@@ -151,6 +148,7 @@ void read_numbers(const ColumnView& view, i64 start, std::span<f64> out) {
     case Type::kUInt16: return widen<std::uint16_t>(view, start, out);
     case Type::kUInt32: return widen<std::uint32_t>(view, start, out);
     case Type::kUInt64: return widen<std::uint64_t>(view, start, out);
+    case Type::kFloat16: return widen<Half>(view, start, out);
     case Type::kFloat32: return widen<float>(view, start, out);
     case Type::kFloat64: return widen<f64>(view, start, out);
     default: break;
@@ -160,8 +158,6 @@ void read_numbers(const ColumnView& view, i64 start, std::span<f64> out) {
     i64 time = 0;
     if (view.type == Type::kBool) {
       out[row] = static_cast<f64>(integer_at(view, position));
-    } else if (view.type == Type::kFloat16) {
-      out[row] = float_at(view, position);
     } else if (is_time(view.type) && view.is_valid(position) && time_at(view, position, time)) {
       out[row] = static_cast<f64>(time);
     } else {
@@ -228,65 +224,56 @@ std::string_view text_at(const ColumnView& view, i64 row, std::array<char, 32>& 
   return digits(value, buffer);
 }
 
-CodeReader::CodeReader(const ColumnView& view, Vocabulary& vocabulary, Growth growth)
-    : view_(view), vocabulary_(vocabulary), growth_(growth) {
-  if (view.dictionary) of_dictionary_.assign(static_cast<std::size_t>(view.dictionary->length), kUnread);
-}
-
 i32 CodeReader::code_at(const ColumnView& view, i64 row) {
   if (!view.is_valid(row)) return kMissingCode;
   if (!is_text(view.type) && !is_number(view.type)) return kInvalidCode;
-  if (!is_text(view.type) && !is_integer(view.type) && view.type != Type::kBool && std::isnan(float_at(view, row)))
-    return kNanCode;
+  if (is_float(view.type) && std::isnan(float_at(view, row))) return kNanCode;
   std::array<char, 32> buffer;
-  const std::string_view text = text_at(view, row, buffer);
-  return growth_ == Growth::kGrow ? vocabulary_.find_or_add(text) : vocabulary_.find(text);
+  return code_of(text_at(view, row, buffer));
 }
 
-template <typename T>
-void CodeReader::read_indices(i64 start, std::span<i32> out) {
-  const T* indices = values_of<T>(view_) + start;
-  const u64 n_entries = of_dictionary_.size();
+void CodeReader::read_dictionary(const ColumnView& view, i64 start, std::span<i32> out) {
+  const ColumnView& dictionary = *view.dictionary;
+  if (dictionary_ == nullptr || !same_values(*dictionary_, dictionary)) {
+    dictionary_ = &dictionary;
+    of_dictionary_.assign(static_cast<std::size_t>(dictionary.length), kUnread);
+  }
   for (std::size_t row = 0; row < out.size(); ++row) {
-    const u64 index = static_cast<u64>(indices[row]);  // a negative one becomes too large
-    i32 code = index < n_entries ? of_dictionary_[index] : kInvalidCode;
-    if (code == kUnread) {
-      const bool valid = view_.is_valid(start + static_cast<i64>(row));
-      code = valid ? of_dictionary_[index] = code_at(*view_.dictionary, static_cast<i64>(index)) : kMissingCode;
-    }
+    const i64 position = start + static_cast<i64>(row);
+    out[row] = kMissingCode;
+    if (!view.is_valid(position)) continue;
+    const i64 index = dictionary_index(view, position);
+    out[row] = kInvalidCode;
+    if (index < 0) continue;
+    i32& code = of_dictionary_[static_cast<std::size_t>(index)];
+    if (code == kUnread) code = code_at(dictionary, index);
     out[row] = code;
   }
-  for_each_null(view_, start, static_cast<i64>(out.size()),
-                [&](i64 row) { out[static_cast<std::size_t>(row)] = kMissingCode; });
 }
 
-void CodeReader::read(i64 start, std::span<i32> out) {
-  if (view_.dictionary) {
-    switch (view_.type) {
-      case Type::kInt8: return read_indices<std::int8_t>(start, out);
-      case Type::kInt16: return read_indices<std::int16_t>(start, out);
-      case Type::kInt32: return read_indices<std::int32_t>(start, out);
-      case Type::kInt64: return read_indices<std::int64_t>(start, out);
-      case Type::kUInt8: return read_indices<std::uint8_t>(start, out);
-      case Type::kUInt16: return read_indices<std::uint16_t>(start, out);
-      case Type::kUInt32: return read_indices<std::uint32_t>(start, out);
-      default: return read_indices<std::uint64_t>(start, out);
+// Numbers repeat, and their digits take long: some of them are remembered.
+void CodeReader::read_numbers(const ColumnView& view, i64 start, std::span<i32> out) {
+  constexpr std::size_t kBits = 10;
+  if (number_type_ != view.type) of_number_.assign(std::size_t{1} << kBits, {});
+  number_type_ = view.type;
+  for (std::size_t row = 0; row < out.size(); ++row) {
+    const i64 position = start + static_cast<i64>(row);
+    const u64 bits = is_float(view.type) ? std::bit_cast<u64>(float_at(view, position))
+                                         : static_cast<u64>(integer_at(view, position));
+    Known& known = of_number_[bits * 0x9e3779b97f4a7c15ULL >> (64 - kBits)];
+    if (!view.is_valid(position)) {
+      out[row] = kMissingCode;
+    } else {
+      if (known.code == kUnread || known.bits != bits) known = {bits, code_at(view, position)};
+      out[row] = known.code;
     }
   }
-  const i64 n = static_cast<i64>(out.size());
-  if (is_integer(view_.type)) {
-    for (i64 row = 0; row < n; ++row) {
-      i32& code = out[static_cast<std::size_t>(row)];
-      code = kMissingCode;
-      if (!view_.is_valid(start + row)) continue;
-      if (of_integer_.size() > 65'536) of_integer_.clear();
-      const auto [known, is_new] = of_integer_.try_emplace(integer_at(view_, start + row), 0);
-      if (is_new) known->second = code_at(view_, start + row);
-      code = known->second;
-    }
-  } else {
-    for (i64 row = 0; row < n; ++row) out[static_cast<std::size_t>(row)] = code_at(view_, start + row);
-  }
+}
+
+void CodeReader::read(const ColumnView& view, i64 start, std::span<i32> out) {
+  if (view.dictionary) return read_dictionary(view, start, out);
+  if (is_number(view.type)) return read_numbers(view, start, out);
+  for (std::size_t row = 0; row < out.size(); ++row) out[row] = code_at(view, start + static_cast<i64>(row));
 }
 
 void read_keys(const Batch& batch, i64 column, i64 start, std::span<Key> out, const std::array<u64, 2>& secret) {

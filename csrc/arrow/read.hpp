@@ -1,9 +1,11 @@
 // Turns rows of a column view into plain arrays: doubles, UTC microseconds, vocabulary codes, join keys.
-// Costs one pass over the rows asked for; numbers about 0.3 ns, text about 20 ns a value.
+// Costs one pass over the rows asked for; numbers about 0.3 ns, text about 5 ns, ids about 10 ns a value.
 // Deterministic: a value's result depends on the value, the vocabulary and the secret alone.
 #pragma once
 
 #include <array>
+#include <bit>
+#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -34,19 +36,23 @@ void for_each_null(const ColumnView& view, i64 start, i64 n, Visit&& visit) {
     for (i64 row = 0; row < n; ++row) visit(row);
     return;
   }
-  if (view.validity != nullptr) {
-    i64 row = 0;
-    while (row < n) {
-      const i64 bit = view.offset + start + row;
-      if ((bit & 7) == 0 && n - row >= 8 && view.validity[bit >> 3] == 0xff) {
-        row += 8;
-        continue;
-      }
+  if (view.validity == nullptr) return;
+  for (i64 row = 0; row < n;) {
+    const i64 bit = view.offset + start + row;
+    if ((bit & 7) == 0 && n - row >= 64) {
+      u64 valid;
+      std::memcpy(&valid, view.validity + (bit >> 3), 8);
+      for (u64 nulls = ~valid; nulls != 0; nulls &= nulls - 1) visit(row + std::countr_zero(nulls));
+      row += 64;
+    } else {
       if ((view.validity[bit >> 3] >> (bit & 7) & 1) == 0) visit(row);
       ++row;
     }
   }
 }
+
+// Whether two views surely show the same values; false says nothing.
+[[nodiscard]] bool same_values(const ColumnView& a, const ColumnView& b) noexcept;
 
 // Numbers as doubles; times as microseconds. Rows that are null hold any value. out[n]
 void read_numbers(const ColumnView& view, i64 start, std::span<f64> out);
@@ -58,22 +64,32 @@ void read_numbers(const Batch& batch, i64 column, Wanted wanted, i64 start, std:
 // UTC microseconds; rejects nulls, other types and times beyond 64 bits. out[stop - start]
 void read_times(const Batch& batch, i64 column, i64 start, std::span<i64> out);
 
-// Codes of values in a vocabulary, or one of the negative codes above. out[n]
+// Codes of values in a vocabulary, or one of the negative codes above. Remembers numbers and the last dictionary met.
 class CodeReader {
  public:
-  CodeReader(const ColumnView& view, Vocabulary& vocabulary, Growth growth);
-  void read(i64 start, std::span<i32> out);
+  CodeReader(Vocabulary& vocabulary, Growth growth) : vocabulary_(vocabulary), growth_(growth) {}
+  void read(const ColumnView& view, i64 start, std::span<i32> out);  // out[n]
 
  private:
-  i32 code_at(const ColumnView& view, i64 row);
-  template <typename T>
-  void read_indices(i64 start, std::span<i32> out);
+  struct Known {
+    u64 bits = 0;
+    i32 code = kUnread;
+  };
+  static constexpr i32 kUnread = -100;
 
-  const ColumnView& view_;
+  i32 code_of(std::string_view text) {
+    return growth_ == Growth::kGrow ? vocabulary_.find_or_add(text) : vocabulary_.find(text);
+  }
+  i32 code_at(const ColumnView& view, i64 row);
+  void read_dictionary(const ColumnView& view, i64 start, std::span<i32> out);
+  void read_numbers(const ColumnView& view, i64 start, std::span<i32> out);
+
   Vocabulary& vocabulary_;
   Growth growth_;
+  const ColumnView* dictionary_ = nullptr;
   std::vector<i32> of_dictionary_;  // kUnread until the entry is met
-  std::unordered_map<i64, i32> of_integer_;
+  std::vector<Known> of_number_;    // by a hash of the bits; the number met last has the place
+  Type number_type_ = Type::kNull;  // of these
 };
 
 // 128-bit join keys: integers by value, text and bytes by a keyed hash; rejects nulls. out[stop - start]

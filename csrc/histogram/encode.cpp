@@ -16,8 +16,7 @@ namespace {
 
 struct InstructionSet {
   const char* name;
-  EncodeGrid encode_grid;
-  FiniteRange finite_range;
+  Kernels kernels;
   bool available;
 };
 
@@ -25,15 +24,15 @@ struct InstructionSet {
 const auto& instruction_sets() {
 #if defined(__x86_64__) && defined(__GNUC__)
   static const InstructionSet kSets[] = {
-      {"avx512", avx512::encode_grid, avx512::finite_range,
+      {"avx512", avx512::kernels(),
        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
-      {"avx2", avx2::encode_grid, avx2::finite_range, __builtin_cpu_supports("avx2") != 0},
-      {"scalar", scalar::encode_grid, scalar::finite_range, true},
+      {"avx2", avx2::kernels(), __builtin_cpu_supports("avx2") != 0},
+      {"scalar", scalar::kernels(), true},
   };
 #elif defined(__aarch64__)
-  static const InstructionSet kSets[] = {{"neon", scalar::encode_grid, scalar::finite_range, true}};
+  static const InstructionSet kSets[] = {{"neon", scalar::kernels(), true}};
 #else
-  static const InstructionSet kSets[] = {{"scalar", scalar::encode_grid, scalar::finite_range, true}};
+  static const InstructionSet kSets[] = {{"scalar", scalar::kernels(), true}};
 #endif
   return kSets;
 }
@@ -73,49 +72,96 @@ i32 NumericBins::n_slots() const noexcept {
 // The guide spans the edges that are no sentries at the ends of the doubles; a width of zero means one cell for all.
 NumericBins with_edges(std::vector<f64> edges) {
   NumericBins bins;
-  bins.edges = std::move(edges);
+  Grid& grid = bins.grid;
+  if (edges.size() <= kMaxCuts) {
+    grid.n_cuts = static_cast<i32>(edges.size());
+    std::copy(edges.begin(), edges.end(), grid.cuts);
+    return bins;
+  }
   const auto is_inner = [](f64 edge) { return std::abs(edge) < std::numeric_limits<f64>::max() / 4; };
-  const auto first = std::find_if(bins.edges.begin(), bins.edges.end(), is_inner);
-  const auto last = std::find_if(bins.edges.rbegin(), bins.edges.rend(), is_inner);
-  const f64 width = first == bins.edges.end() ? 0 : *last - *first;
-  Grid& grid = bins.guide_grid;
+  const auto first = std::find_if(edges.begin(), edges.end(), is_inner);
+  const auto last = std::find_if(edges.rbegin(), edges.rend(), is_inner);
+  const f64 width = first == edges.end() ? 0 : *last - *first;
   grid.kind = GridKind::kLinear;
-  grid.n_cells = static_cast<i32>(4 * bins.edges.size());
+  grid.n_cells = static_cast<i32>(std::min<std::size_t>(4 * edges.size(), 60'000));
   grid.origin = width > 0 ? *first : 0;
   grid.scale = width > 0 ? std::min(grid.n_cells / width, 1e300) : 1;
-  // guide[c] counts the edges in cells before c: the answer for a value of cell c lies in [guide[c], guide[c + 1]].
-  const i32 n_edges = static_cast<i32>(bins.edges.size());
-  i32 edge = 0;
+  const f64 nothing = std::numeric_limits<f64>::quiet_NaN();  // no value reaches it
+  bins.guide.assign(kSpecials, {nothing, kNan, 0});
+  std::size_t edge = 0;
   for (i32 cell = 0; cell < grid.n_cells + 2; ++cell) {
-    while (edge < n_edges && linear_cell(bins.edges[static_cast<std::size_t>(edge)], grid) < cell) ++edge;
-    bins.guide.push_back(edge);
+    const std::size_t before = edge;
+    while (edge < edges.size() && linear_cell(edges[edge], grid) <= cell) ++edge;
+    const i32 below = kSpecials + static_cast<i32>(before);
+    bins.guide.push_back(before == edge ? GuideCell{nothing, below, 0}
+                                        : GuideCell{edges[before], below, static_cast<i32>(edge - before) - 1});
   }
-  bins.guide.push_back(n_edges);
+  bins.edges = std::move(edges);
   return bins;
 }
 
-void encode(const NumericBins& bins, std::span<const f64> values, std::span<std::uint16_t> slots) {
-  if (bins.edges.empty()) {
-    chosen()
-        .load(std::memory_order_relaxed)
-        ->encode_grid(bins.grid, values.data(), static_cast<i64>(values.size()), slots.data());
-  } else {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      const f64 x = values[i];
-      const auto cell = static_cast<std::size_t>(linear_cell(x, bins.guide_grid));
-      const i32 below = edges_at_or_below(x, bins.edges.data(), bins.guide[cell], bins.guide[cell + 1]);
-      slots[i] = static_cast<std::uint16_t>(x == x ? kSpecials + below : kNan);
+namespace {
+
+// Turns slots of the guide into those of the edges.
+template <typename T>
+void follow_guide(const NumericBins& bins, const T* values, i64 n, u16* slots) noexcept {
+  const GuideCell* guide = bins.guide.data();
+  for (i64 i = 0; i < n; ++i) {
+    const GuideCell cell = guide[slots[i]];
+    const f64 x = to_double(values[i]);
+    i32 slot = cell.below + (x >= cell.edge ? 1 : 0);
+    if (cell.more > 0) {
+      const i32 first = cell.below - kSpecials;
+      slot = kSpecials + edges_at_or_below(x, bins.edges.data(), first, first + 1 + cell.more);
     }
-  }
-  for (const f64 sentinel : bins.sentinels) {
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (values[i] == sentinel) slots[i] = kSentinel;
-    }
+    slots[i] = static_cast<u16>(slot);
   }
 }
 
-void finite_range(std::span<const f64> values, f64& low, f64& high) {
-  chosen().load(std::memory_order_relaxed)->finite_range(values.data(), static_cast<i64>(values.size()), &low, &high);
+}  // namespace
+
+template <typename T>
+Encoded encode(const NumericBins& bins, std::span<const T> values, std::span<u16> slots, Tally tally) noexcept {
+  const EncodeGrid<T> encode_grid =
+      std::get<EncodeGrid<T>>(chosen().load(std::memory_order_relaxed)->kernels.encode_grid);
+  const i64 n = static_cast<i64>(values.size());
+  Encoded encoded;
+  if (bins.edges.empty()) {
+    encoded.range = encode_grid(bins.grid, values.data(), n, slots.data(), tally);
+  } else {
+    encoded.range = encode_grid(bins.grid, values.data(), n, slots.data(), {});
+    follow_guide(bins, values.data(), n, slots.data());
+    if (tally) tally_slots(slots.data(), n, tally);
+  }
+  constexpr f64 kLargest = std::numeric_limits<f64>::max();
+  encoded.exact = encoded.range.low >= -kLargest && encoded.range.high <= kLargest;
+  for (const f64 sentinel : bins.sentinels) {
+    if (sentinel < encoded.range.low || sentinel > encoded.range.high) continue;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      if (to_double(values[i]) != sentinel) continue;
+      if (tally) tally.move(slots[i], kSentinel);
+      slots[i] = kSentinel;
+      encoded.exact = false;
+    }
+  }
+  return encoded;
+}
+
+template Encoded encode(const NumericBins&, std::span<const f64>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const float>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const Half>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::int8_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::int16_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::int32_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::int64_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::uint8_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::uint16_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::uint32_t>, std::span<u16>, Tally) noexcept;
+template Encoded encode(const NumericBins&, std::span<const std::uint64_t>, std::span<u16>, Tally) noexcept;
+
+Range counted_range(std::span<const f64> values, std::span<const u16> slots) noexcept {
+  const auto& kernels = chosen().load(std::memory_order_relaxed)->kernels;
+  return kernels.counted_range(values.data(), slots.data(), static_cast<i64>(slots.size()));
 }
 
 }  // namespace tidegauge

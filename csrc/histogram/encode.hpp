@@ -1,31 +1,48 @@
-// Turns a block of doubles into fine-bin slots, with the widest instructions that the processor has.
-// Costs about 0.5 ns a value with AVX-512 and 1 ns with AVX2; the same loop is compiled for each instruction set.
-// Deterministic: element-wise IEEE arithmetic without contraction gives the same slots on all of them.
+// Turns numbers of any width into fine-bin slots, counts them on the way, and finds their range, reading each once.
+// Costs about 0.6 ns a float64 with AVX-512, of which 0.3 are counting; guided edges cost about 1 ns more.
+// Deterministic: element-wise IEEE arithmetic without contraction gives the same slots on every instruction set.
 #pragma once
 
-#include <cstdint>
 #include <span>
+#include <tuple>
 #include <vector>
 
 #include "histogram/bins.hpp"
+#include "histogram/numbers.hpp"
+#include "histogram/tally.hpp"
 
 namespace tidegauge {
 
-// A grid, or any number of exact edges found through a guide table.
+// Where among the exact edges the values of one guide cell lie.
+struct GuideCell {
+  f64 edge = 0;   // first edge within the cell
+  i32 below = 0;  // edges before the cell
+  i32 more = 0;   // edges within the cell after the first
+};
+
+// A grid, or more exact edges than it has cuts, found through a guide table.
 struct NumericBins {
-  Grid grid;
-  std::vector<f64> edges;  // exact edges instead of a grid, ascending; empty when the grid serves
-  std::vector<i32> guide;  // first possible answer for each cell of the guide grid
-  Grid guide_grid;
-  std::vector<f64> sentinels;  // values that mean "missing"
+  Grid grid;                     // of the bins; the guide where there are edges
+  std::vector<f64> edges;        // ascending; empty when the grid serves
+  std::vector<GuideCell> guide;  // [kSpecials + n_cells + 2] by slot of the guide
+  std::vector<f64> sentinels;    // values that mean "missing"
 
   [[nodiscard]] i32 n_slots() const noexcept;
 };
 
 [[nodiscard]] NumericBins with_edges(std::vector<f64> edges);
 
-// Slots of values[n]; sentinels included, nulls not. slots[n]
-void encode(const NumericBins& bins, std::span<const f64> values, std::span<std::uint16_t> slots);
+struct Encoded {
+  Range range;         // of all values, NaN left out
+  bool exact = false;  // no value in it is infinite or a sentinel
+};
+
+// Slots of values[n], sentinels included, nulls not; adds them to the tally where there is one. slots[n]
+template <typename T>
+Encoded encode(const NumericBins& bins, std::span<const T> values, std::span<u16> slots, Tally tally = {}) noexcept;
+
+// Range of the finite values[n] whose slots[n] say that they count.
+[[nodiscard]] Range counted_range(std::span<const f64> values, std::span<const u16> slots) noexcept;
 
 // Name of the instruction set in use: "avx512", "avx2", "neon" or "scalar".
 [[nodiscard]] const char* instruction_set() noexcept;
@@ -33,23 +50,25 @@ void encode(const NumericBins& bins, std::span<const f64> values, std::span<std:
 // Restricts the choice to what `name` needs; for tests and benchmarks. False when unknown or not available.
 [[nodiscard]] bool use_instruction_set(const char* name) noexcept;
 
-// Smallest and largest finite value of a block; +inf and -inf where there is none.
-void finite_range(std::span<const f64> values, f64& low, f64& high);
+// The loops of one instruction set.
+template <typename T>
+using EncodeGrid = Range (*)(const Grid& grid, const T* values, i64 n, u16* slots, Tally tally);
+template <typename... Ts>
+using EncodeGrids = std::tuple<EncodeGrid<Ts>...>;
 
-using EncodeGrid = void (*)(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-using FiniteRange = void (*)(const f64* values, i64 n, f64* low, f64* high);
+struct Kernels {
+  EachNumber<EncodeGrids> encode_grid;
+  Range (*counted_range)(const f64* values, const u16* slots, i64 n);
+};
 
 namespace scalar {
-void encode_grid(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-void finite_range(const f64* values, i64 n, f64* low, f64* high);
-}  // namespace scalar
+Kernels kernels();
+}
 namespace avx2 {
-void encode_grid(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-void finite_range(const f64* values, i64 n, f64* low, f64* high);
-}  // namespace avx2
+Kernels kernels();
+}
 namespace avx512 {
-void encode_grid(const Grid& grid, const f64* values, i64 n, std::uint16_t* slots);
-void finite_range(const f64* values, i64 n, f64* low, f64* high);
-}  // namespace avx512
+Kernels kernels();
+}
 
 }  // namespace tidegauge

@@ -10,20 +10,11 @@ namespace tidegauge {
 namespace {
 
 FillColumn fill_column(const Batch& batch, const py::tuple& spec) {
-  FillColumn column;
-  const auto content = spec[0].cast<std::string>();
-  column.content = content == "categories" ? Content::kCategories
-                   : content == "times"    ? Content::kTimes
-                                           : Content::kNumbers;
-  column.source = batch.find(spec[1].cast<std::string>());
-  column.block = spec[2].cast<i32>();
-  if (column.content == Content::kCategories) {
-    column.categories = spec[3].cast<Vocabulary*>();
-    column.sentinels = spec[4].cast<const Vocabulary*>();
-  } else {
-    column.bins = spec[3].cast<const NumericBins*>();
-  }
-  return column;
+  const Content content = content_of(spec[0].cast<std::string>());
+  const i64 source = batch.find(spec[1].cast<std::string>());
+  const auto block = spec[2].cast<i32>();
+  if (content != Content::kCategories) return {content, block, source, spec[3].cast<const NumericBins*>()};
+  return {content, block, source, nullptr, spec[3].cast<Vocabulary*>(), spec[4].cast<const Vocabulary*>()};
 }
 
 void add_outcomes(Cells& self, const std::string& task, const py::dict& blocks, const Array<i32>& cells,
@@ -111,14 +102,17 @@ Array<i32> locate(Cells& self, const Array<i64>& times, const Array<i32>& groups
   return cells;
 }
 
-void fill_rows(Cells& self, const Batch& batch, const py::list& columns, i64 start, const Array<i32>& cells,
-               i32 traffic_block, i32 n_threads) {
+std::unique_ptr<Filler> make_filler(const Batch& batch, const py::list& columns) {
   std::vector<FillColumn> specs;
   for (const auto& column : columns) specs.push_back(fill_column(batch, column.cast<py::tuple>()));
-  const FillRows rows{start, cells.shape(1), static_cast<i32>(cells.shape(0)), traffic_block, view(cells)};
-  if (start < 0 || start + rows.n_rows > batch.n_rows()) throw py::index_error("rows outside the batch");
+  return std::make_unique<Filler>(batch, std::move(specs));
+}
+
+void fill_rows(Cells& self, Filler& filler, i64 start, i64 stop, const Array<i32>& cells, i32 traffic_block,
+               i32 n_threads) {
+  const FillRows rows{start, stop - start, static_cast<i32>(cells.shape(0)), traffic_block, view(cells)};
   const py::gil_scoped_release unlocked;
-  fill(self, batch, specs, rows, n_threads);
+  filler.add(self, rows, n_threads);
 }
 
 Array<i32> intern(PairIndex& self, const Array<i32>& first, const Array<i32>& second) {
@@ -139,6 +133,10 @@ void bind_window(py::module_& m) {
       .def("__len__", &PairIndex::size)
       .def("__getitem__", &PairIndex::at, "code"_a, "Pair of a code.");
 
+  py::class_<Filler>(m, "Filler", "Columns of a batch on their way into cells.")
+      .def(py::init(&make_filler), "batch"_a, "columns"_a, py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def_property_readonly("batch", &Filler::batch, "The batch.");
+
   py::class_<Cells>(m, "Cells", "The matrix of sums: a row a (pane, segment), a block of counts a column.")
       .def(py::init([](std::vector<i32> n_slots, i32 n_sums) { return Cells(CellLayout{std::move(n_slots), n_sums}); }),
            "n_slots"_a, "n_sums"_a)
@@ -151,7 +149,7 @@ void bind_window(py::module_& m) {
       .def(
           "roll", [](Cells& self, const Array<i64>& panes) { self.roll(panes_of(panes)); }, exact("panes"),
           "Add cells into those of wider panes; forget those kept no longer.")
-      .def("fill", &fill_rows, "batch"_a, "columns"_a, "start"_a, exact("cells"), "traffic_block"_a, "n_threads"_a,
+      .def("fill", &fill_rows, "filler"_a, "start"_a, "stop"_a, exact("cells"), "traffic_block"_a, "n_threads"_a,
            "Count rows and columns into cells.")
       .def("add_outcomes", &add_outcomes, "task"_a, "blocks"_a, exact("cells"), "rows"_a, "Count labelled predictions.")
       .def("counts", &counts, "block"_a, exact("cells"), exact("rows"), "n_rows"_a, exact("map"), "width"_a,

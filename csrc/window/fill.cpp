@@ -2,310 +2,229 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
-#include "arrow/read.hpp"
 #include "parallel.hpp"
 
 namespace tidegauge {
 namespace {
 
-constexpr i64 kBlock = 4096;
-
 struct Run {
   i32 cell;
-  std::uint16_t begin, end;  // into the block's order
+  u16 begin, end;  // into the block's order
 };
 
 // For one set of segments: which rows of each block go to which cell.
 struct SetPlan {
-  std::vector<std::uint16_t> order;  // [n_rows] row within its block, grouped by cell; unused where whole
+  std::vector<u16> order;  // [n_rows] row within its block, grouped by cell; unused where whole, empty where all are
   std::vector<Run> runs;
-  std::vector<std::size_t> first_run;  // [n_blocks + 1]
-  std::vector<char> whole;             // [n_blocks] every row goes to one cell
+  std::vector<std::size_t> first_run{0};  // [n_blocks + 1]
+  std::vector<char> whole;                // [n_blocks] every row goes to one cell
+
+  [[nodiscard]] std::span<const Run> runs_of(std::size_t block) const {
+    return std::span(runs).subspan(first_run[block], first_run[block + 1] - first_run[block]);
+  }
+  [[nodiscard]] std::span<const u16> order_of(std::size_t block) const {
+    return std::span(order).subspan(block * static_cast<std::size_t>(kBlock));
+  }
 };
 
-SetPlan make_plan(std::span<const i32> cells, std::vector<i32>& seen) {
-  const i64 n_rows = static_cast<i64>(cells.size());
-  SetPlan plan;
-  plan.order.resize(cells.size());
-  plan.first_run.push_back(0);
-  std::vector<std::uint16_t> run_of(std::min<std::size_t>(kBlock, cells.size()));
-  std::vector<std::uint16_t> ends;
-  for (i64 start = 0; start < n_rows; start += kBlock) {
-    const auto block =
-        cells.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(std::min(kBlock, n_rows - start)));
-    const auto n = block.size();
-    const std::size_t first = plan.runs.size();
-    const bool whole =
-        block[0] >= 0 && std::all_of(block.begin(), block.end(), [&](i32 cell) { return cell == block[0]; });
-    if (whole) {
-      plan.runs.push_back({block[0], 0, static_cast<std::uint16_t>(n)});
-    } else {
-      ends.clear();
-      for (std::size_t row = 0; row < n; ++row) {
-        if (block[row] < 0) continue;
-        i32& run = seen[static_cast<std::size_t>(block[row])];
-        if (run < 0) {
-          run = static_cast<i32>(ends.size());
-          ends.push_back(0);
-          plan.runs.push_back({block[row], 0, 0});
-        }
-        run_of[row] = static_cast<std::uint16_t>(run);
-        ++ends[static_cast<std::size_t>(run)];
-      }
-      std::uint16_t position = 0;
-      for (std::size_t run = 0; run < ends.size(); ++run) {
-        Run& entry = plan.runs[first + run];
-        seen[static_cast<std::size_t>(entry.cell)] = -1;
-        entry.begin = entry.end = position;
-        position = static_cast<std::uint16_t>(position + ends[run]);
-      }
-      for (std::size_t row = 0; row < n; ++row) {
-        if (block[row] >= 0)
-          plan.order[static_cast<std::size_t>(start) + plan.runs[first + run_of[row]].end++] =
-              static_cast<std::uint16_t>(row);
-      }
+void plan_whole_block(SetPlan& plan, i32 cell, std::size_t n) {
+  plan.runs.push_back({cell, 0, static_cast<u16>(n)});
+  plan.first_run.push_back(plan.runs.size());
+  plan.whole.push_back(1);
+}
+
+// Sorts the rows of a block by cell, in the order in which cells are met. order[n]
+void plan_mixed_block(SetPlan& plan, std::span<const i32> cells, std::span<u16> order, std::vector<i32>& run_of_cell) {
+  std::array<u16, kBlock> run_of;
+  const std::size_t first = plan.runs.size();
+  for (std::size_t row = 0; row < cells.size(); ++row) {
+    if (cells[row] < 0) continue;
+    i32& run = run_of_cell[static_cast<std::size_t>(cells[row])];
+    if (run < 0) {
+      run = static_cast<i32>(plan.runs.size() - first);
+      plan.runs.push_back({cells[row], 0, 0});
     }
-    plan.whole.push_back(whole ? 1 : 0);
-    plan.first_run.push_back(plan.runs.size());
+    run_of[row] = static_cast<u16>(run);
+    ++plan.runs[first + run_of[row]].end;
+  }
+  u16 position = 0;
+  for (Run& run : std::span(plan.runs).subspan(first)) {
+    run_of_cell[static_cast<std::size_t>(run.cell)] = -1;
+    const u16 n = run.end;
+    run.begin = run.end = position;
+    position = static_cast<u16>(position + n);
+  }
+  for (std::size_t row = 0; row < cells.size(); ++row) {
+    if (cells[row] >= 0) order[plan.runs[first + run_of[row]].end++] = static_cast<u16>(row);
+  }
+  plan.first_run.push_back(plan.runs.size());
+  plan.whole.push_back(0);
+}
+
+// cells[n_rows], or one for all of them.
+SetPlan make_plan(std::span<const i32> cells, std::size_t n_rows, std::vector<i32>& run_of_cell) {
+  SetPlan plan;
+  for (std::size_t start = 0; start < n_rows; start += kBlock) {
+    const std::size_t n = std::min<std::size_t>(kBlock, n_rows - start);
+    const auto block = cells.size() == 1 ? cells : cells.subspan(start, n);
+    i32 different = 0;
+    for (const i32 cell : block) different |= cell ^ block[0];
+    if (different == 0 && block[0] >= 0) {
+      plan_whole_block(plan, block[0], n);
+    } else {
+      plan.order.resize(n_rows);
+      plan_mixed_block(plan, block, std::span(plan.order).subspan(start, n), run_of_cell);
+    }
   }
   return plan;
 }
 
-// A block of one column: its slots and, where it holds numbers, its values.
-struct Block {
-  std::span<std::uint16_t> slots;
-  std::span<const f64> values;  // empty where there are no numbers; finite unless the slot says otherwise
-  bool has_hidden = false;      // some values stand for nothing: null, sentinel, or of a wrong type
-};
-
-// Encodes blocks of one column of the batch.
-class BlockEncoder {
+// Counts of whole blocks on their way to one cell.
+class PartialCounts {
  public:
-  BlockEncoder(const Batch& batch, const FillColumn& column, i64 n_rows)
-      : batch_(batch), column_(column), slots_(static_cast<std::size_t>(std::min(kBlock, n_rows))) {
-    if (column.content == Content::kNumbers || column.content == Content::kTimes) {
-      numbers_.resize(slots_.size());
-      return;
-    }
-    codes_.resize(slots_.size());
-    if (column.source < 0) return;
-    for (const ColumnView& view : batch.chunks(column.source))
-      readers_.emplace_back(view, *column.categories, Growth::kFixed);
-  }
+  explicit PartialCounts(i32 n_slots) : n_slots_(static_cast<std::size_t>(n_slots)) {}
 
-  [[nodiscard]] Block encode_block(i64 start, std::size_t n) {
-    Block block{std::span(slots_).first(n), {}};
-    if (column_.source < 0) {
-      std::fill(block.slots.begin(), block.slots.end(), static_cast<std::uint16_t>(kAbsent));
-      return block;
-    }
-    const auto& views = batch_.chunks(column_.source);
-    batch_.for_each_piece(
-        column_.source, start, start + static_cast<i64>(n), [&](const ColumnView& view, i64 first, i64 size, i64 row) {
-          const Piece piece{view, first, static_cast<std::size_t>(row - start), static_cast<std::size_t>(size)};
-          if (column_.content == Content::kCategories) {
-            encode_categories(readers_[static_cast<std::size_t>(&view - views.data())], view, first,
-                              block.slots.subspan(piece.offset, piece.size));
-          } else {
-            encode_numbers(piece, block);
-          }
-        });
-    return block;
-  }
-
- private:
-  struct Piece {  // rows [first, first + size) of a chunk, at `offset` in the block
-    const ColumnView& view;
-    i64 first;
-    std::size_t offset, size;
-  };
-
-  void encode_numbers(const Piece& piece, Block& block) {
-    const ColumnView& view = piece.view;
-    const auto slots = block.slots.subspan(piece.offset, piece.size);
-    const Type type = view.value_type();
-    if (!(column_.content == Content::kTimes ? is_time(type) : is_number(type))) {
-      std::fill(slots.begin(), slots.end(), static_cast<std::uint16_t>(kInvalid));
-      block.has_hidden = true;
-    } else if (view.type == Type::kFloat64 && !view.dictionary) {
-      const std::span<const f64> source{static_cast<const f64*>(view.values) + view.offset + piece.first, piece.size};
-      encode(*column_.bins, source, slots);
-      keep(source, piece, block);
-    } else {
-      const auto numbers = std::span(numbers_).subspan(piece.offset, piece.size);
-      read_numbers(view, piece.first, numbers);
-      encode(*column_.bins, numbers, slots);
-      keep(numbers, piece, block);
-    }
-    const auto mark_missing = [&](i64 row) {
-      slots[static_cast<std::size_t>(row)] = kMissing;
-      block.has_hidden = true;
-    };
-    for_each_null(view, piece.first, static_cast<i64>(piece.size), mark_missing);
-    if (!view.dictionary) return;
-    for (i64 row = 0; row < static_cast<i64>(piece.size); ++row) {
-      if (!view.is_valid(piece.first + row)) continue;
-      const i64 index = dictionary_index(view, piece.first + row);
-      if (index < 0) slots[static_cast<std::size_t>(row)] = kInvalid;
-      if (index >= 0 && !view.dictionary->is_valid(index)) mark_missing(row);
-    }
-  }
-
-  // Where the whole block lies in one chunk its values stay where they are; otherwise they are gathered.
-  void keep(std::span<const f64> source, const Piece& piece, Block& block) {
-    block.has_hidden = block.has_hidden || !column_.bins->sentinels.empty();
-    if (piece.size == block.slots.size()) {
-      block.values = source;
-      return;
-    }
-    if (source.data() != numbers_.data() + piece.offset)
-      std::copy(source.begin(), source.end(), numbers_.begin() + static_cast<std::ptrdiff_t>(piece.offset));
-    block.values = std::span<const f64>(numbers_).first(block.slots.size());
-  }
-
-  void encode_categories(CodeReader& reader, const ColumnView& view, i64 first, std::span<std::uint16_t> slots) {
-    const auto codes = std::span(codes_).first(slots.size());
-    reader.read(first, codes);
-    for (std::size_t row = 0; row < slots.size(); ++row)
-      slots[row] = static_cast<std::uint16_t>(codes[row] + kSpecials + 1);
-    if (column_.sentinels == nullptr || column_.sentinels->size() == 0) return;
-    std::array<char, 32> buffer;
-    for (std::size_t row = 0; row < slots.size(); ++row) {
-      if (codes[row] != kUnseenCode) continue;
-      if (column_.sentinels->find(text_at(view, first + static_cast<i64>(row), buffer)) >= 0) slots[row] = kSentinel;
-    }
-  }
-
-  const Batch& batch_;
-  const FillColumn& column_;
-  std::vector<CodeReader> readers_;  // one a chunk
-  std::vector<std::uint16_t> slots_;
-  std::vector<f64> numbers_;
-  std::vector<i32> codes_;
-};
-
-// Counts of whole blocks on their way to one cell: four partial histograms keep repeated slots apart.
-class Tally {
- public:
-  explicit Tally(i32 n_slots) : n_slots_(static_cast<std::size_t>(n_slots)) {}
-
-  void add(CountBlock* target, std::span<const std::uint16_t> slots) {
-    if (target != target_ || n_rows_ > 1'000'000'000) {
+  // Where to count n rows of a target; another target first gets what it is due.
+  [[nodiscard]] Tally aim_at(CountBlock& target, i64 n) {
+    if (&target != target_ || n_rows_ > 1'000'000'000) {
       flush();
-      target_ = target;
-      parts_.resize(4 * n_slots_);  // allocated by the first block that comes
-      total_.resize(n_slots_);
+      target_ = &target;
+      counts_.resize(4 * n_slots_);  // allocated by the first block that comes
     }
-    u32* parts = parts_.data();
-    const std::size_t n = n_slots_;
-    std::size_t i = 0;
-    for (; i + 4 <= slots.size(); i += 4) {
-      ++parts[slots[i]];
-      ++parts[n + slots[i + 1]];
-      ++parts[2 * n + slots[i + 2]];
-      ++parts[3 * n + slots[i + 3]];
-    }
-    for (; i < slots.size(); ++i) ++parts[slots[i]];
-    n_rows_ += static_cast<i64>(slots.size());
+    n_rows_ += n;
+    return {counts_.data(), static_cast<i64>(n_slots_)};
   }
 
   void flush() {
     if (target_ == nullptr) return;
+    std::vector<i64> total(n_slots_);
     for (std::size_t slot = 0; slot < n_slots_; ++slot) {
-      total_[slot] = static_cast<i64>(parts_[slot]) + parts_[n_slots_ + slot] + parts_[2 * n_slots_ + slot] +
-                     parts_[3 * n_slots_ + slot];
+      total[slot] =
+          counts_[slot] + counts_[n_slots_ + slot] + counts_[2 * n_slots_ + slot] + counts_[3 * n_slots_ + slot];
     }
-    target_->add_counts(total_);
-    std::fill(parts_.begin(), parts_.end(), 0U);
+    target_->add_counts(total);
+    std::fill(counts_.begin(), counts_.end(), 0U);
     target_ = nullptr;
     n_rows_ = 0;
   }
 
  private:
   std::size_t n_slots_;
-  std::vector<u32> parts_;
-  std::vector<i64> total_;
+  std::vector<u32> counts_;
   CountBlock* target_ = nullptr;
   i64 n_rows_ = 0;
 };
 
-// Extremes of the values that count, among rows order[begin..end) of a block, or of all rows where there is no order.
-Extremes extremes_of(const Block& block) {
-  Extremes extremes;
-  if (!block.has_hidden) {
-    finite_range(block.values, extremes.minimum, extremes.maximum);
-    return extremes;
-  }
-  for (std::size_t i = 0; i < block.slots.size(); ++i) {
-    if (block.slots[i] >= kSpecials && std::isfinite(block.values[i])) extremes.add(block.values[i]);
-  }
-  return extremes;
-}
+// One column's way into the cells.
+class ColumnFiller {
+ public:
+  ColumnFiller(Cells& cells, i32 block, BlockEncoder& encoder, std::size_t n_sets)
+      : cells_(cells),
+        index_(static_cast<std::size_t>(block)),
+        n_slots_(cells.n_slots(block)),
+        encoder_(encoder),
+        counts_(n_sets, PartialCounts(n_slots_)) {}
 
-Extremes extremes_of(const Block& block, std::span<const std::uint16_t> order) {
-  Extremes extremes;
-  for (const std::uint16_t row : order) {
-    if (block.slots[row] >= kSpecials && std::isfinite(block.values[row])) extremes.add(block.values[row]);
-  }
-  return extremes;
-}
-
-void fill_column(Cells& cells, const Batch& batch, const FillColumn& column, const FillRows& rows,
-                 std::span<const SetPlan> plans) {
-  const auto index = static_cast<std::size_t>(column.block);
-  const i32 n_slots = cells.n_slots(column.block);
-  BlockEncoder encoder(batch, column, rows.n_rows);
-  std::vector<std::uint16_t> sorted(static_cast<std::size_t>(std::min(kBlock, rows.n_rows)));
-  std::vector<Tally> tallies(plans.size(), Tally(n_slots));
-  for (i64 start = 0; start < rows.n_rows; start += kBlock) {
-    const auto n = static_cast<std::size_t>(std::min(kBlock, rows.n_rows - start));
-    const auto number = static_cast<std::size_t>(start / kBlock);
-    const Block block = encoder.encode_block(rows.start + start, n);
+  // Rows [start, start + n) of the batch, which are block `number` of the plans.
+  void add(i64 start, i64 n, std::size_t number, std::span<const SetPlan> plans) {
+    // The first set, mostly one cell for all, is counted while the block is encoded.
+    const auto dense = [&](const SetPlan& plan) { return plan.whole[number] != 0 && n >= n_slots_ / 2; };
+    Tally first{};
+    if (dense(plans[0])) first = counts_[0].aim_at(count_block(plans[0].runs_of(number)[0]), n);
+    const Output output = first && plans.size() == 1 ? Output::kCounts : Output::kSlots;
+    const Block block = encoder_.encode_block(start, n, first, output);
     for (std::size_t set = 0; set < plans.size(); ++set) {
       const SetPlan& plan = plans[set];
-      const auto runs =
-          std::span(plan.runs).subspan(plan.first_run[number], plan.first_run[number + 1] - plan.first_run[number]);
-      if (plan.whole[number]) {
-        Cell& cell = cells[runs[0].cell];
-        if (n < static_cast<std::size_t>(n_slots) / 2) {
-          cell.blocks[index].add(block.slots, n_slots);
-        } else {
-          tallies[set].add(&cell.blocks[index], block.slots);
-        }
-        if (!block.values.empty()) cell.extremes[index].merge(extremes_of(block));
-        continue;
-      }
-      const auto order = std::span(plan.order).subspan(static_cast<std::size_t>(start), n);
-      for (const Run& run : runs) {
-        Cell& cell = cells[run.cell];
-        const auto members = order.subspan(run.begin, static_cast<std::size_t>(run.end - run.begin));
-        for (std::size_t i = 0; i < members.size(); ++i) sorted[i] = block.slots[members[i]];
-        cell.blocks[index].add(std::span<const std::uint16_t>(sorted).first(members.size()), n_slots);
-        if (!block.values.empty()) cell.extremes[index].merge(extremes_of(block, members));
+      const auto runs = plan.runs_of(number);
+      if (dense(plan)) {
+        if (set > 0) tally_slots(block.slots.data(), n, counts_[set].aim_at(count_block(runs[0]), n));
+        widen(block, runs[0].cell, {});
+      } else if (plan.whole[number]) {
+        count_block(runs[0]).add(block.slots, n_slots_);
+        widen(block, runs[0].cell, {});
+      } else {
+        add_runs(block, runs, plan.order_of(number));
       }
     }
   }
-  for (Tally& tally : tallies) tally.flush();
-}
+
+  void flush() {
+    for (PartialCounts& counts : counts_) counts.flush();
+  }
+
+ private:
+  [[nodiscard]] CountBlock& count_block(const Run& run) { return cells_[run.cell].blocks[index_]; }
+
+  void add_runs(const Block& block, std::span<const Run> runs, std::span<const u16> order) {
+    std::array<u16, kBlock> sorted;
+    for (const Run& run : runs) {
+      const auto members = order.subspan(run.begin, static_cast<std::size_t>(run.end - run.begin));
+      for (std::size_t i = 0; i < members.size(); ++i) sorted[i] = block.slots[members[i]];
+      count_block(run).add(std::span<const u16>(sorted).first(members.size()), n_slots_);
+      widen(block, run.cell, members);
+    }
+  }
+
+  // Extremes of a cell by some rows of a block, or all where none are named. Mostly they lie within already.
+  void widen(const Block& block, i32 cell, std::span<const u16> members) {
+    Extremes& extremes = cells_[cell].extremes[index_];
+    const Range& range = block.range;
+    if (!block.has_numbers || (range.low >= extremes.minimum && range.high <= extremes.maximum)) return;
+    if (block.exact && members.empty()) {
+      extremes.merge({range.low + 0.0, range.high + 0.0});  // both zeros are one
+      return;
+    }
+    const auto numbers = encoder_.numbers();
+    if (members.empty()) {
+      const Range counted = counted_range(numbers, block.slots);
+      extremes.merge({counted.low + 0.0, counted.high + 0.0});
+      return;
+    }
+    for (const u16 row : members) {
+      if (block.slots[row] >= kSpecials && std::isfinite(numbers[row])) extremes.add(numbers[row]);
+    }
+  }
+
+  Cells& cells_;
+  std::size_t index_;
+  i32 n_slots_;
+  BlockEncoder& encoder_;
+  std::vector<PartialCounts> counts_;  // [n_sets]
+};
 
 }  // namespace
 
-void fill(Cells& cells, const Batch& batch, std::span<const FillColumn> columns, const FillRows& rows, i32 n_threads) {
+Filler::Filler(const Batch& batch, std::vector<FillColumn> columns)
+    : batch_(batch), columns_(std::move(columns)), memories_(columns_.size()) {}
+
+void Filler::add(Cells& cells, const FillRows& rows, i32 n_threads) {
+  const i64 n_cells = static_cast<i64>(rows.cells.size()) / rows.n_sets;
+  const bool inside = rows.start >= 0 && rows.n_rows >= 0 && rows.start + rows.n_rows <= batch_.n_rows();
+  if (!inside || (n_cells != 1 && n_cells != rows.n_rows)) throw std::out_of_range("rows outside the batch");
   if (rows.n_rows == 0) return;
   std::vector<SetPlan> plans;
   for (i32 set = 0; set < rows.n_sets; ++set) {
-    const auto begin = static_cast<std::size_t>(set) * static_cast<std::size_t>(rows.n_rows);
-    plans.push_back(make_plan(rows.cells.subspan(begin, static_cast<std::size_t>(rows.n_rows)), cells.run_of_cell()));
+    const auto of_set = rows.cells.subspan(static_cast<std::size_t>(set * n_cells), static_cast<std::size_t>(n_cells));
+    plans.push_back(make_plan(of_set, static_cast<std::size_t>(rows.n_rows), cells.run_of_cell()));
   }
   if (rows.traffic_block >= 0) {
     for (const SetPlan& plan : plans) {
       for (const Run& run : plan.runs) cells.count(run.cell, rows.traffic_block, 0, run.end - run.begin);
     }
   }
-  const bool worth_threads = rows.n_rows * static_cast<i64>(columns.size()) > 400'000;
-  parallel_for(static_cast<i64>(columns.size()), worth_threads ? n_threads : 1,
-               [&](i64 column) { fill_column(cells, batch, columns[static_cast<std::size_t>(column)], rows, plans); });
+  const bool worth_threads = rows.n_rows * static_cast<i64>(columns_.size()) > 400'000;
+  parallel_for(static_cast<i64>(columns_.size()), worth_threads ? n_threads : 1, [&](i64 index) {
+    const auto column = static_cast<std::size_t>(index);
+    BlockEncoder encoder(batch_, columns_[column], memories_[column], rows.n_rows);
+    ColumnFiller filler(cells, columns_[column].block, encoder, plans.size());
+    for (i64 start = 0; start < rows.n_rows; start += kBlock) {
+      filler.add(rows.start + start, std::min(kBlock, rows.n_rows - start), static_cast<std::size_t>(start / kBlock),
+                 plans);
+    }
+    filler.flush();
+  });
 }
 
 }  // namespace tidegauge

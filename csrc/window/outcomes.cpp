@@ -127,7 +127,7 @@ void add_regression(Cells& cells, const OutcomeBlocks& blocks, const OutcomeRows
   for_each_cell(cells, blocks, rows, [&](const Row& row, i32 cell, i64 sign) {
     const f64 label = row.label;
     std::uint16_t slot;
-    encode(*blocks.label_bins, {&label, 1}, {&slot, 1});
+    encode<f64>(*blocks.label_bins, {&label, 1}, {&slot, 1});
     cells.count(cell, blocks.first, slot, row.units);
     const f64 predicted = row.values[0];
     if (predicted != predicted) {

@@ -63,6 +63,11 @@ class PairIndex:
     def intern(self, first: NDArray[np.int32], second: NDArray[np.int32]) -> NDArray[np.int32]: ...
     def __getitem__(self, code: int) -> tuple[int, int]: ...
 
+class Filler:
+    def __init__(self, batch: Batch, columns: Sequence[tuple[Any, ...]]) -> None: ...
+    @property
+    def batch(self) -> Batch: ...
+
 class Cells:
     def __init__(self, n_slots: Sequence[int], n_sums: int) -> None: ...
     def __len__(self) -> int: ...
@@ -80,9 +85,9 @@ class Cells:
     def roll(self, panes: NDArray[np.int64]) -> None: ...
     def fill(
         self,
-        batch: Batch,
-        columns: Sequence[tuple[Any, ...]],
+        filler: Filler,
         start: int,
+        stop: int,
         cells: NDArray[np.int32],
         traffic_block: int,
         n_threads: int,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tidegauge.layout import Layout
     from tidegauge.schema import Schema
 
-TILE = 1 << 18  # rows whose roles are in memory at once
+TILE = 1 << 16  # rows whose roles are in memory at once: 100 bytes a row, more with many scores
 LARGEST_VALUE = 1e35  # of a regression: weighted fourth powers must stay below 2**512
 LARGEST_WEIGHT = 4096.0
 EARLIEST = int(np.datetime64("0001-01-01", "us").astype(np.int64))
@@ -101,10 +101,30 @@ def _vectors(name: str, values: NDArray[Any]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(members, values.shape[1])
 
 
-def tiles(batch: Batch) -> Iterator[tuple[int, int]]:
-    """Row ranges of a batch that are read at once."""
-    for start in range(0, batch.n_rows, TILE):
-        yield start, min(start + TILE, batch.n_rows)
+def tiles(batch: Batch, schema: Schema | None = None) -> Iterator[tuple[int, int]]:
+    """Row ranges of a batch that are read at once; all rows where features stand as they came."""
+    size = batch.n_rows if schema is not None and not any(_row_roles(schema)) else TILE
+    for start in range(0, batch.n_rows, max(size, 1)):
+        yield start, min(start + size, batch.n_rows)
+
+
+def _row_roles(schema: Schema) -> tuple[object, ...]:
+    """Everything for which arrays are made of the rows."""
+    return (
+        schema.task,
+        schema.timestamp,
+        schema.prediction_id,
+        schema.model_version,
+        schema.weight,
+        schema.label,
+        schema.segment_columns,
+        schema.derivations,
+    )
+
+
+def spread(values: NDArray[Any], n: int) -> NDArray[Any]:
+    """One entry a row, where a single one stands for all of them."""
+    return values if len(values) == n else np.repeat(values, n)
 
 
 def numbers_of(batches: Sequence[Batch], name: str, *, times: bool = False) -> NDArray[np.float64]:
@@ -127,11 +147,11 @@ def first_texts(batches: Sequence[Batch], name: str, limit: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The roles of some predictions, one entry a row."""
+    """The roles of some predictions, one entry a row, or a single one where all rows are alike."""
 
-    times: NDArray[np.int64]  # microseconds, 0 where the schema has no timestamp
+    times: NDArray[np.int64]  # microseconds, a single 0 where the schema has no timestamp
     keys: NDArray[np.uint64] | None  # [n, 2]
-    decisions: NDArray[np.int32]  # -1 where there is none
+    decisions: NDArray[np.int32]  # -1 where there is none, a single one where there are none at all
     values: NDArray[np.float64]  # [n * n_values]
     weights: NDArray[np.float64]  # empty where every row weighs 1
     labels: NDArray[np.float64] | None  # NaN where not known yet
@@ -157,9 +177,8 @@ def read_predictions(
 ) -> Predictions:
     """Read the roles of rows [start, stop); ids need their secret, times a named column."""
     schema = layout.schema
-    n = stop - start
     _check_groups(batch, schema)
-    times = np.zeros(n, dtype=np.int64)
+    times = np.zeros(1, dtype=np.int64)
     if timestamp is not None:
         times = _read_event_times(batch, timestamp, start, stop)
     keys = None
@@ -243,13 +262,13 @@ def _read_decisions(
     if schema.prediction is not None:
         require(batch, schema.prediction, "prediction")
     if schema.task is None:
-        return np.full(n, -1, dtype=np.int32), np.empty(0)
+        return np.full(1, -1, dtype=np.int32), np.empty(0)
     if schema.task == "regression":
         assert schema.prediction is not None
         predicted = read_numbers(batch, schema.prediction, start, stop)
         predicted[~np.isfinite(predicted)] = np.nan
         _reject(schema.prediction, start, np.abs(predicted) > LARGEST_VALUE, predicted, _IN_RANGE)
-        return np.full(n, -1, dtype=np.int32), predicted
+        return np.full(1, -1, dtype=np.int32), predicted
     values = np.stack(scores, axis=1).ravel() if scores else np.full(n, np.nan)
     if schema.prediction is not None:
         decided = _read_classes(batch, schema.prediction, layout, start, stop)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tidegauge import archive
 from tidegauge import metrics as registry
-from tidegauge._core import NEVER, Batch, DataError, Join, SchemaError
+from tidegauge._core import NEVER, Batch, DataError, Filler, Join, SchemaError
 from tidegauge.comparison import (
     chosen_metrics,
     distributions,
@@ -30,6 +30,7 @@ from tidegauge.ingest import (
     read_labels,
     read_predictions,
     require,
+    spread,
     tiles,
 )
 from tidegauge.layout import TRAFFIC_SLOTS
@@ -185,16 +186,17 @@ class Monitor:
         rows = as_batch(batch)
         with self._lock:
             id_kind = self._check_ids(rows)
-            ranges = list(tiles(rows))
+            ranges = list(tiles(rows, self.schema))
             # Everything that can fail is read before anything is counted; one tile is kept.
             read = {span: self._read(rows, *span) for span in ranges[:1]}
             for span in ranges[1:]:
                 self._read(rows, *span)
             self._id_kind = id_kind
+            filler = self._table.filler(rows)
             counted = 0
             for span in ranges:
                 part = read.pop(span) if span in read else self._read(rows, *span)
-                counted += self._log(rows, span, part)
+                counted += self._log(filler, span, part)
                 self._table.advance(self._join.watermark)
             return counted
 
@@ -223,44 +225,45 @@ class Monitor:
             )
         return kind
 
-    def _log(self, batch: Batch, span: tuple[int, int], rows: Predictions) -> int:
+    def _log(self, filler: Filler, span: tuple[int, int], rows: Predictions) -> int:
         table = self._table
-        derived = table.derive(batch, span, threads=self.threads)
-        groups, versions = table.groups(batch, *span)
-        cells = table.locate(rows.times, groups)
+        derived = table.derive(filler.batch, span, threads=self.threads)
+        groups, versions = table.groups(filler.batch, *span)
         n = span[1] - span[0]
         if rows.keys is None:
+            cells = table.locate(rows.times, groups)
             table.count(
-                batch, span, cells, None, groups=groups, derived=derived, threads=self.threads
+                filler, span, cells, None, groups=groups, derived=derived, threads=self.threads
             )
             table.add_labelled(rows, groups)
             if self.schema.timestamp is not None:
                 self._join.advance(int(rows.times.max()))
             return n
+        times, decisions = spread(rows.times, n), spread(rows.decisions, n)
+        groups, versions = spread(groups, n), spread(versions, n)
+        cells = table.locate(times, groups)
         flags, outcomes = self._join.log(
             {
                 "keys": rows.keys,
-                "times": rows.times,
+                "times": times,
                 "groups": groups,
                 "versions": versions,
-                "decisions": rows.decisions,
+                "decisions": decisions,
                 "values": rows.values if len(rows.values) else np.full(n, np.nan),
                 "weights": rows.weights,
             }
         )
         accepted = flags.astype(bool)
         table.count(
-            batch, span, cells, accepted, groups=groups, derived=derived, threads=self.threads
+            filler, span, cells, accepted, groups=groups, derived=derived, threads=self.threads
         )
         table.add_outcomes(outcomes)
         if rows.labels is not None:
             known = ~np.isnan(rows.labels)
             if known.any():
-                times = (
-                    rows.times[known] if self.schema.timestamp else np.full(int(known.sum()), NEVER)
-                )
+                moments = times if self.schema.timestamp else np.full(n, NEVER)
                 found = self._join.label(
-                    np.ascontiguousarray(rows.keys[known]), rows.labels[known], times
+                    np.ascontiguousarray(rows.keys[known]), rows.labels[known], moments[known]
                 )
                 table.add_outcomes(found)
         return int(accepted.sum())

@@ -122,8 +122,9 @@ class Reference:
         timestamp = layout.schema.timestamp if self.table.pane else None
         read = [
             (rows, read_predictions(batch, layout, *rows, secret=None, timestamp=timestamp))
-            for rows in tiles(batch)
+            for rows in tiles(batch, layout.schema)
         ]
+        filler = self.table.filler(batch)
         for rows, predictions in read:
             derived = None
             if layout.derivations:
@@ -132,7 +133,7 @@ class Reference:
             groups, _ = self.table.groups(batch, *rows)
             cells = self.table.locate(predictions.times, groups)
             self.table.count(
-                batch, rows, cells, None, groups=groups, derived=derived, threads=threads
+                filler, rows, cells, None, groups=groups, derived=derived, threads=threads
             )
             self.table.add_labelled(predictions, groups)
         self._coarse.clear()

@@ -20,12 +20,13 @@ from tidegauge._core import (
     Batch,
     Cells,
     DataError,
+    Filler,
     PairIndex,
     Vocabulary,
     intern_codes,
 )
 from tidegauge.derived import Derivation, derive, told
-from tidegauge.ingest import Predictions
+from tidegauge.ingest import Predictions, spread
 from tidegauge.layout import (
     LOSS_SUMS,
     REGRESSION_SUMS,
@@ -307,14 +308,13 @@ class WindowTable:
     # -- counting ------------------------------------------------------------------------------
 
     def groups(self, batch: Batch, start: int, stop: int) -> tuple[IndexArray, IndexArray]:
-        """Group of each row, (version and segment values), and its version."""
+        """Group of each row, (version and segment values), and its version; one where all agree."""
         schema = self.layout.schema
-        n = stop - start
         if schema.model_version is None:
-            versions = np.full(n, self.versions.add(NO_VERSION), dtype=np.int32)
+            versions = np.full(1, self.versions.add(NO_VERSION), dtype=np.int32)
         else:
             versions = self._codes(batch, schema.model_version, self.versions, start, stop)
-        groups = versions
+        groups = spread(versions, stop - start) if schema.segment_columns else versions
         for index, name in zip(self._pairs, schema.segment_columns, strict=True):
             groups = index.intern(groups, self._codes(batch, name, self.values[name], start, stop))
         self._name_groups()
@@ -402,7 +402,9 @@ class WindowTable:
         self.cells.locate(np.zeros(1, np.int64), np.zeros(1, np.int32), segments, self._panes)
 
     def locate(self, times: IntArray, groups: IndexArray) -> IndexArray:
-        """Cells of rows, [n_sets, n]."""
+        """Cells of rows, [n_sets, n], or [n_sets, 1] where one time and one group stand for all."""
+        n = max(len(times), len(groups))
+        times, groups = spread(times, n), spread(groups, n)
         self._note_expired(times)
         return self.cells.locate(times, groups, self._segments_of_group, self._panes)
 
@@ -437,9 +439,13 @@ class WindowTable:
             self._n_unused = len(self._segments) - len(np.unique(self.cells.keys()[:, 1]))
         self._has_expired = False
 
+    def filler(self, batch: Batch) -> Filler:
+        """Columns of a batch on their way into the cells."""
+        return Filler(batch, [column.task for column in self.layout.given])
+
     def count(
         self,
-        batch: Batch,
+        filler: Filler,
         rows: tuple[int, int],
         cells: IndexArray,
         accepted: NDArray[np.bool_] | None,
@@ -453,25 +459,27 @@ class WindowTable:
         `derived` holds what was made of these rows alone.
         """
         known = set(self.layout.schema.columns)
-        unknown = [name for name in batch.names if name not in known]
-        n_accepted = cells.shape[1] if accepted is None else int(accepted.sum())
+        unknown = [name for name in filler.batch.names if name not in known]
+        n_rows = rows[1] - rows[0]
+        n_accepted = n_rows if accepted is None else int(accepted.sum())
         for name in unknown:
             self._note_column(name, n_accepted)
         kept = cells
-        if accepted is not None and n_accepted < cells.shape[1]:
+        if accepted is not None and n_accepted < n_rows:
             self._add_traffic("duplicates", cells[:, ~accepted])
             kept = np.where(accepted, cells, np.int32(-1))
             cells, groups = cells[:, accepted], groups[accepted]
+        each = n_accepted if cells.shape[1] == 1 else 1
         if unknown:
-            self._add_traffic("new_columns", cells)
+            self._add_traffic("new_columns", cells, each)
         if self._pools:
-            self._add_traffic("pooled", cells[self._pooled_of_group[groups].T])
+            pooled = self._pooled_of_group[spread(groups, cells.shape[1])].T
+            self._add_traffic("pooled", cells[pooled], each)
         kept = np.ascontiguousarray(kept)
-        tasks = [column.task for column in self.layout.given]
-        self.cells.fill(batch, tasks, rows[0], kept, self.layout.traffic_block, threads)
+        self.cells.fill(filler, *rows, kept, self.layout.traffic_block, threads)
         if derived is not None:
-            tasks = [column.task for column in self.layout.derived]
-            self.cells.fill(derived, tasks, 0, kept, NO_TRAFFIC, threads)
+            made = Filler(derived, [column.task for column in self.layout.derived])
+            self.cells.fill(made, 0, n_rows, kept, NO_TRAFFIC, threads)
 
     def derive(self, batch: Batch, rows: tuple[int, int], *, threads: int) -> Batch | None:
         """Make the derived columns of rows [start, stop); what fails is told once and invalid."""
@@ -490,8 +498,9 @@ class WindowTable:
         key = name if room else OTHER_SEGMENT
         self.new_columns[key] = self.new_columns.get(key, 0) + n
 
-    def _add_traffic(self, slot: str, cells: IndexArray) -> None:
-        counts = np.bincount(cells.ravel())
+    def _add_traffic(self, slot: str, cells: IndexArray, each: int = 1) -> None:
+        """Add to a slot of some cells, each of which stands for so many rows."""
+        counts = np.bincount(cells.ravel()) * each
         where = np.flatnonzero(counts).astype(np.int32)
         slots = np.full(len(where), TRAFFIC_SLOTS.index(slot), dtype=np.int32)
         self.cells.add_entries(self.layout.traffic_block, where, slots, counts[where])
@@ -512,12 +521,15 @@ class WindowTable:
             return
         known = ~np.isnan(rows.labels)
         n = int(known.sum())
+        times, groups, decisions = (
+            spread(each, len(known)) for each in (rows.times, groups, rows.decisions)
+        )
         weights = rows.weights[known] if len(rows.weights) else np.ones(n)
         self.add_outcomes(
             {
-                "times": rows.times[known],
+                "times": times[known],
                 "groups": groups[known],
-                "decisions": rows.decisions[known],
+                "decisions": decisions[known],
                 "values": rows.values.reshape(len(known), -1)[known].ravel(),
                 "weights": weights,
                 "labels": rows.labels[known],
