@@ -103,13 +103,7 @@ class Comparison:
         parts = []
         for start in range(0, n, ROWS_AT_ONCE):
             rows = slice(start, min(start + ROWS_AT_ONCE, n))
-            inside = (self.sums.rows >= rows.start) & (self.sums.rows < rows.stop)
-            sums = WindowSums(
-                self.sums.table,
-                self.sums.chosen[inside],
-                (self.sums.rows[inside] - rows.start).astype(np.int32),
-                rows.stop - rows.start,
-            )
+            sums = self.sums.only(np.arange(rows.start, rows.stop))
             opens, closes = self.keys.window_start, self.keys.window_end
             keys = replace(
                 self.keys,
@@ -296,7 +290,8 @@ class Side:
         """Labels by class, in rows, [n_rows, n_classes]."""
         layout = self.sums.table.layout
         counts = self.sums.slots(layout.outcome_block)
-        shape = (self.sums.n_rows, max(2, len(layout.classes)), -1)
+        n = max(2, len(layout.classes))
+        shape = (self.sums.n_rows, n, counts.shape[1] // n)
         by_class: IntArray = counts.reshape(shape).sum(axis=2)
         return by_class // WEIGHT_UNITS if layout.schema.weight is not None else by_class
 

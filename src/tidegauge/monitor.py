@@ -39,6 +39,7 @@ from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
 from tidegauge.report import Report
 from tidegauge.schema import NO_FUNCTIONS, Schema
+from tidegauge.slices import Against, find_slices
 from tidegauge.values import METRIC_TABLE, Account, Distribution
 from tidegauge.window import (
     EVERYTHING,
@@ -416,6 +417,86 @@ class Monitor:
                 return table
             fairness = self._fairness(span, chosen, columns, some)
             return pa.concat_tables([table, fairness]).unify_dictionaries()
+
+    def slices(
+        self,
+        metric: str | Metric,
+        *,
+        column: str | None = None,
+        window: str | None = "all",
+        step: str | None = None,
+        versions: str | Sequence[str] | None = None,
+        against: Against = "reference",
+        q: float = 0.1,
+        minimum: int = 100,
+        max_pairs: int = 10_000,
+    ) -> pa.Table:
+        """Find the segments that account for a loss or a drift: where to look for the cause.
+
+        Every segment of the schema is tested, in every window and version. Pairs of columns are
+        segments where the schema names them: `Schema(segments=["origin", ("origin", "carrier")])`.
+
+        Parameters
+        ----------
+        metric
+            A share or mean with an interval, such as "accuracy", "log_loss", "mae" or
+            "missing_rate", or a distance from the reference, such as "psi".
+        column
+            Column that it looks at; every one that it is for, unless given.
+        window, step, versions
+            As in `metrics`; one window over everything unless given.
+        against
+            What a segment is compared with. "reference": itself in the reference, so what has
+            become worse. "rest": the other traffic of the window, so what is worse. A distance is
+            always one from the reference.
+        q
+            Share of false discoveries among the slices found that is accepted (Benjamini and
+            Hochberg). It takes rows for independent, as the p-values do.
+        minimum
+            Rows on either side below which a slice is not tested.
+        max_pairs
+            Slices of several columns that are tested at most, those with the most rows.
+
+        Returns
+        -------
+        pyarrow.Table
+            One row per slice tested, as `slices.SLICE_TABLE`: those found first, then by how much
+            of the move of the whole they account for.
+
+        Raises
+        ------
+        ValueError
+            When the metric has no error of its own, or is not for this model.
+        """
+        asked = registry.get(metric) if isinstance(metric, str) else metric
+        with self._lock:
+            names = self._columns_for(asked, column)
+            some = [versions] if isinstance(versions, str) else versions
+            comparison = window_comparison(
+                self.reference, self._table, self._span(window, step), versions=some
+            )
+            return find_slices(
+                comparison, asked, names, against=against, q=q, minimum=minimum, max_pairs=max_pairs
+            )
+
+    def _columns_for(self, metric: Metric, column: str | None) -> list[str | None]:
+        """Columns that a metric looks at; a None for one of the whole model."""
+        if metric.of_groups:
+            raise ValueError(f"metric {metric.name!r} compares groups; a slice has none")
+        if column is not None:
+            self._columns(column)
+        if metric.form_for(self.schema.task) or metric.form_for(None):
+            return [None]
+        kinds = kinds_of(self._table.layout)
+        served = [name for name, kind in kinds.items() if metric.form_for(kind)]
+        found = [name for name in served if column in (None, name)]
+        if not found:
+            raise ValueError(
+                f"metric {metric.name!r} is not for "
+                f"{'this model' if column is None else repr(column)}; its columns would be: "
+                f"{', '.join(served) or 'none'}"
+            )
+        return list(found)
 
     def baseline(
         self,

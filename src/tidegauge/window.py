@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -834,6 +834,15 @@ class WindowSums:
     chosen: IndexArray  # cells
     rows: IndexArray  # row that each of them adds into
     n_rows: int
+    detail: Literal["counts", "sums", "scores"] = "scores"  # of outcomes: decisions, losses, scores
+
+    def only(self, rows: IntArray) -> WindowSums:
+        """Some of the rows, each once, in the order given."""
+        place = np.full(self.n_rows, -1, dtype=np.int32)
+        place[rows] = np.arange(len(rows), dtype=np.int32)
+        target = place[self.rows]
+        inside = target >= 0
+        return replace(self, chosen=self.chosen[inside], rows=target[inside], n_rows=len(rows))
 
     @property
     def _layout(self) -> Layout:
@@ -850,7 +859,9 @@ class WindowSums:
 
     @cached_property
     def sums(self) -> FloatArray:
-        """Exact sums, [n_rows, n_sums]."""
+        """Exact sums, [n_rows, n_sums]; NaN where only counts are wanted."""
+        if self.detail == "counts" and self._layout.schema.task != "regression":
+            return np.full((self.n_rows, self._layout.n_sums), np.nan)
         return self.table.cells.sums(self.chosen, self.rows, self.n_rows)
 
     @cached_property
@@ -916,16 +927,39 @@ class WindowSums:
         rows, _, _, labelled, unscored, _ = self._traffic.T
         return {"predictions": rows, "labelled_rows": labelled - unscored}
 
+    @cached_property
+    def _cuts(self) -> FloatArray:
+        """Inner edges of the score bins; at most one where scores are not wanted."""
+        inner = self._layout.score_edges
+        middle = len(inner) // 2
+        return inner if self.detail == "scores" else inner[middle : middle + 1]
+
+    @property
+    def _score_edges(self) -> FloatArray:
+        """Edges of the score bins; a score of exactly 1 has the last one to itself."""
+        last = np.nextafter(1.0, 2.0) if len(self._cuts) else 1.0
+        return np.concatenate([[0.0], self._cuts, [last]])
+
+    def _by_score(self, block: int, n_before: int) -> IntArray:
+        """Counts of a block that ends in score bins, [n_rows, n_before, S]."""
+        n_bins = len(self._cuts) + 1
+        map_ = _NO_MAP
+        if n_bins < self._layout.n_score_bins:
+            bins = np.searchsorted(self._cuts, [0.0, *self._layout.score_edges], side="right")
+            map_ = (np.arange(n_before)[:, None] * n_bins + bins).ravel().astype(np.int32)
+        counts = self.slots(block, map_, n_before * n_bins)
+        return counts.reshape(self.n_rows, n_before, n_bins)
+
     def _binary(self) -> BinaryOutcomes:
-        joint = self.slots(self._layout.outcome_block)
-        joint = joint.reshape(self.n_rows, 2, 2, self._layout.n_score_bins)
+        joint = self._by_score(self._layout.outcome_block, 4)
+        joint = joint.reshape(self.n_rows, 2, 2, joint.shape[-1])
         losses = dict(zip(LOSS_SUMS, self.sums.T, strict=False))
         return BinaryOutcomes(
             **self._common(),
             labelled=joint.sum(axis=(1, 2, 3)),
             negatives=joint[:, 0],
             positives=joint[:, 1],
-            edges=_score_edges(self._layout),
+            edges=self._score_edges,
             confidence=self.sums[:, len(LOSS_SUMS) :],
             unscored=self._traffic[:, 4],
             **losses,
@@ -934,10 +968,10 @@ class WindowSums:
     def _multiclass(self) -> MulticlassOutcomes:
         first = self._layout.outcome_block
         classes = self._layout.classes
-        n, n_bins = len(classes), self._layout.n_score_bins
+        n = len(classes)
         confusion = self.slots(first).reshape(self.n_rows, n, n)
         tenths = self.slots(first + 2).reshape(self.n_rows, TENTHS, 2)
-        scores = [self.slots(first + 3 + k).reshape(self.n_rows, 2, n_bins) for k in range(n)]
+        scores = [self._by_score(first + 3 + k, 2) for k in range(n)]
         losses = dict(zip(LOSS_SUMS, self.sums.T, strict=False))
         return MulticlassOutcomes(
             **self._common(),
@@ -946,7 +980,7 @@ class WindowSums:
             classes=classes,
             ranks=self.slots(first + 1),
             scores=np.stack(scores, axis=1),
-            edges=_score_edges(self._layout),
+            edges=self._score_edges,
             top_confidence=self.sums[:, len(LOSS_SUMS) :],
             top_counts=tenths.sum(axis=2),
             top_correct=tenths[:, :, 1],
@@ -959,12 +993,6 @@ class WindowSums:
         return RegressionOutcomes(
             **self._common(), labelled=count, center=self._layout.label_center, **sums
         )
-
-
-def _score_edges(layout: Layout) -> FloatArray:
-    """Edges of the score bins; a score of exactly 1 has the last one to itself."""
-    inner = layout.score_edges
-    return np.concatenate([[0.0], inner, [np.nextafter(1.0, 2.0) if len(inner) else 1.0]])
 
 
 _OUTCOMES: dict[str, Callable[[WindowSums], Outcomes]] = {

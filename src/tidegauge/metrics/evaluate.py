@@ -171,13 +171,14 @@ def evaluate(
         _check_served(chosen, serving)
     rows = keys.segment.size
     traffic = _Part(None, _arrived(current), _arrived(reference))
-    outcomes = _Part(None, _labelled(current), _labelled(reference))
+    by_label = serving[task] if task else ()
+    outcomes = _Part(None, *(_labelled(sums) if by_label else {} for sums in (current, reference)))
     columns = _pieces(_column_blocks(kinds, serving, current, reference, rows))
     position: dict[str | None, int] = {column: place for place, column in enumerate(kinds)}
     pieces = [
         *_pieces(_model_blocks(traffic, serving[None], rows)),
         *sorted(columns, key=lambda piece: position[piece.column]),
-        *_pieces(_model_blocks(outcomes, serving[task] if task else (), rows)),
+        *_pieces(_model_blocks(outcomes, by_label, rows)),
     ]
     return _table(keys, pieces, current.label_share(), model)
 

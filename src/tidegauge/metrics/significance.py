@@ -1,4 +1,4 @@
-"""Tail probabilities of the two drift tests, in NumPy alone."""
+"""Tail probabilities of tests, in NumPy alone."""
 
 from __future__ import annotations
 
@@ -45,3 +45,12 @@ def kolmogorov_tail(scaled: FloatArray) -> FloatArray:
     odd = 2 * k - 1
     small = (np.sqrt(2 * np.pi) / x * np.exp(-((odd * np.pi / x) ** 2) / 8)).sum(axis=-1)
     return np.asarray(np.where(x[..., 0] < 1, 1 - small, large))
+
+
+def normal_tail(score: FloatArray) -> FloatArray:
+    """Probability that a standard normal variable is larger.
+
+    >>> round(float(normal_tail(np.array(1.645))), 3)
+    0.05
+    """
+    return np.asarray(_erfc(np.asarray(score) / math.sqrt(2)) / 2)
