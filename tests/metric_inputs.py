@@ -12,6 +12,7 @@ from tidegauge.metrics.inputs import (
     BinaryOutcomes,
     Bins,
     ColumnCounts,
+    FeatureTests,
     Fine,
     GroupDecisions,
     GroupOutcomes,
@@ -182,11 +183,17 @@ def group_outcomes(rows: list[tuple[str, int, int | None, float]]) -> GroupOutco
     )
 
 
+def feature_tests(pairs: list[tuple[float, float]]) -> FeatureTests:
+    """Tests of features, (p-value by rows, p-value by windows) each."""
+    return FeatureTests(*np.array(pairs, dtype=float).reshape(-1, 2).T)
+
+
 BUILD = {
     Bins: bins,
     Fine: fine,
     ColumnCounts: column,
     Traffic: traffic,
+    FeatureTests: feature_tests,
     GroupDecisions: lambda rows: group_outcomes(rows).decisions,
     GroupOutcomes: group_outcomes,
     BinaryOutcomes: binary,
@@ -208,6 +215,10 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         ]
     if kind is Traffic:
         return random.choice(["accepted", "duplicate", "new column", "pooled"], size).tolist()
+    if kind is FeatureTests:
+        pairs = random.random((size, 2)) ** random.integers(1, 9)
+        pairs[random.random((size, 2)) < 0.2] = np.nan
+        return list(map(tuple, pairs.tolist()))
     if kind is RegressionOutcomes:
         return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
     scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000

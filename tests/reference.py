@@ -224,6 +224,21 @@ def normalized_wasserstein_distance(reference, current, edges, convention="tideg
     return divide(wasserstein_distance(reference, current, edges), spread)
 
 
+# Drift over features: a list of (p-value by rows, p-value by windows or NaN).
+
+
+def drifted_share(tests, q=0.05, method="bh", null="windows"):
+    p = []
+    for by_rows, by_windows in tests:
+        if not math.isnan(by_rows):
+            beside = null == "windows" and not math.isnan(by_windows)
+            p.append(max(by_rows, by_windows) if beside else by_rows)
+    p.sort()
+    strictness = sum(1 / j for j in range(1, len(p) + 1)) if method == "by" else 1
+    passed = [j for j, each in enumerate(p, 1) if each <= q * j / len(p) / strictness]
+    return divide(max(passed, default=0), len(p))
+
+
 # Integrity.
 
 
@@ -770,6 +785,7 @@ DEFINITIONS = {
             l_infinity,
             chi_square,
             chi_square_p_value,
+            drifted_share,
             kolmogorov_smirnov,
             kolmogorov_smirnov_p_value,
             wasserstein_distance,

@@ -18,6 +18,7 @@ from tidegauge.metrics.inputs import (
     TASKS,
     Bins,
     ColumnCounts,
+    FeatureTests,
     Fine,
     FloatArray,
     IntArray,
@@ -89,6 +90,21 @@ class Cells:
         return np.linspace(0, 1, ROWS)
 
 
+def feature_tests(current: Cells, reference: Cells) -> list[FeatureTests]:
+    """One test of every feature, by row; no windows of the reference are known."""
+    tested = {"numeric": Fine, "categorical": Bins}
+    features = [(tested[kind], column) for column, kind in KINDS.items() if kind in tested]
+    return [
+        metric_inputs.feature_tests(
+            [
+                (metrics.drift.evidence(reference.cases[key][r], current.cases[key][r])[2], np.nan)
+                for key in features
+            ]
+        )
+        for r in range(ROWS)
+    ]
+
+
 def table(current: Cells, reference: Cells, task: str | None, **options) -> pa.Table:
     return evaluate(KEYS, current, reference, kinds=KINDS, task=task, model="flights", **options)
 
@@ -106,6 +122,8 @@ def equal(left: float | None, right: float) -> bool:
 def test_every_value_is_that_of_its_function(task) -> None:
     current, reference = Cells(1, task), Cells(2, task)
     values = table(current, reference, task)
+    current.cases[FeatureTests, ""] = feature_tests(current, reference)
+    reference.cases[FeatureTests, ""] = [metric_inputs.feature_tests([])] * ROWS
     assert values.schema.equals(METRIC_TABLE)
     values.validate(full=True)
     rows = {(r["metric"], r["column"]): [] for r in values.to_pylist()}

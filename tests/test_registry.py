@@ -32,6 +32,7 @@ DRIFT = [
     pytest.param(metric, form, id=metric.name)
     for metric in map(metrics.get, metrics.names("drift"))
     for form in metric.forms
+    if "reference" in form.inputs
 ]
 NEVER_UNDEFINED = "Never undefined."
 VALUES = {
@@ -42,6 +43,7 @@ VALUES = {
     "against": ("overall", "largest", "b", "nobody"),
     "alpha": (0, 1, 2.0),
     "concentration": (0.5,),
+    "q": (0.05, 0.3),
     "level": (0.0, 0.3, 0.9, 1.0),
 }
 

@@ -24,8 +24,10 @@ from tidegauge.layout import (
     Layout,
 )
 from tidegauge.metrics import Metric
+from tidegauge.metrics.drift import evidence
 from tidegauge.metrics.evaluate import Keys, evaluate
-from tidegauge.metrics.inputs import ColumnCounts, Fine, Outcomes, Traffic
+from tidegauge.metrics.inputs import Bins, ColumnCounts, Fine, Outcomes, Traffic
+from tidegauge.metrics.significance import Quiet
 from tidegauge.reference import Reference
 from tidegauge.values import METRIC_TABLE, Distribution
 from tidegauge.window import (
@@ -91,6 +93,8 @@ class Comparison:
                 task=layout.schema.task,
                 model=model,
                 metrics=metrics,
+                features=layout.schema.counted_features,
+                quiet=part.quiet,
             )
             for part in self._parts()
         ]
@@ -113,9 +117,7 @@ class Comparison:
                 segment=self.keys.segment[rows],
                 is_kept=None if self.keys.is_kept is None else self.keys.is_kept[rows],
             )
-            parts.append(
-                Comparison(self.reference, keys, sums, self.reference_sums, self.index[rows])
-            )
+            parts.append(replace(self, keys=keys, sums=sums, index=self.index[rows], _occupied={}))
         return parts
 
     def counted(self, column: str) -> CountedColumn | None:
@@ -157,6 +159,51 @@ class Comparison:
                 self._placed(counted, extremes)[first : first + width + 1],
             )
         return self._occupied[counted.name]
+
+    @cached_property
+    def _like(self) -> tuple[list[tuple[str, int, int]], IntArray]:
+        """Segment, width and reference row of rows that are alike, and which of these a row is."""
+        opens, closes = self.keys.window_start, self.keys.window_end
+        widths = np.zeros_like(self.index) if opens is None or closes is None else closes - opens
+        pairs = np.stack([self.keys.segment, widths], axis=1)
+        alike, first, rows = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        names = [(self.keys.segments[code], width) for code, width in alike.tolist()]
+        places = self.index[first].tolist()
+        return [(*name, row) for name, row in zip(names, places, strict=True)], rows.ravel()
+
+    def quiet(self, column: str) -> Quiet:
+        """How the test of a feature comes out in the reference's own windows, [R] or [1]."""
+        counted = self.counted(column)
+        assert counted is not None
+        alike, rows = self._like
+        each = []
+        for segment, width, row in alike:
+            key = (column, segment, width)
+            if key not in self.reference.quiet:
+                self.reference.quiet[key] = self._quiet(counted, segment, width, row)
+            each.append(self.reference.quiet[key])
+        of_row = rows if len(each) > 1 else slice(None)
+        parts = ([getattr(one, item.name) for one in each] for item in fields(Quiet))
+        return Quiet(*(np.array(part)[of_row] for part in parts))
+
+    def _quiet(self, counted: CountedColumn, segment: str, width: int, row: int) -> Quiet:
+        """Compare every window of the reference with all of its others."""
+        windows = self.reference.windows(width, segment) if row >= 0 else None
+        if windows is None:
+            return Quiet.of(np.empty(0), np.empty(0))
+        map_, n_bins = self.reference.coarse(counted)
+        edges = None
+        if counted.grid is not None:
+            map_, edges = counted.fine_map
+            n_bins = len(edges)
+        total = self.reference_sums.slots(counted.block, map_, n_bins)[row]
+        within = windows.slots(counted.block, map_, n_bins)
+        sides = (total - within, within)
+        reference, current = (
+            Bins(counts) if edges is None else Fine(counts[:, :-1], edges) for counts in sides
+        )
+        statistic, size, _ = evidence(reference, current)
+        return Quiet.of(statistic, size)
 
     def _extremes(self, counted: CountedColumn) -> FloatArray:
         sides = (self.sums, self.reference_sums)

@@ -182,6 +182,7 @@ def facts(reading: Reading) -> list[str]:
         )
     elif reading.drifts:
         sentences.append("No column has a drift value.")
+    sentences += _drifted_fact(reading.table)
     if not reading.table.num_rows:
         sentences.append("The metric table is empty.")
     failing = len({check.column for check in reading.checks if check.column is not None})
@@ -193,6 +194,25 @@ def facts(reading: Reading) -> list[str]:
     if reading.scores:
         sentences.append(_performance_fact(reading.scores))
     return sentences
+
+
+def _drifted_fact(table: pa.Table) -> list[str]:
+    """How many features have drifted at once, and in how many windows."""
+    whole = summary.select(table, metric="drifted_share", segment=summary.ALL)
+    found = summary.grid(summary.by_window(whole), by="metric")
+    known = np.isfinite(found.value).any(axis=0)
+    if not known.any():
+        return []
+    share, n = found.value[0][known], found.n[0][known]
+    peak = int(np.argmax(share * n))
+    most = f"{share[peak] * n[peak]:,.0f} of {count(int(n[peak]), 'feature')}"
+    level = "at a false-discovery rate of 5 %"
+    if len(share) == 1:
+        return [f"{most} differ by more than independent rows would, {level}."]
+    return [
+        f"In {np.count_nonzero(share):,} of {count(len(share), 'window')} features have drifted "
+        f"{level}, at most {most} at once."
+    ]
 
 
 def _marked(reading: Reading, drifts: Sequence[Drift]) -> str:

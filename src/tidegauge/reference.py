@@ -17,10 +17,20 @@ from tidegauge.derived import ArrayFunction, derive, refuse
 from tidegauge.engine import resolve_threads
 from tidegauge.ingest import as_batch, first_texts, read_predictions, tiles
 from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
+from tidegauge.metrics.significance import Quiet
 from tidegauge.schema import NO_FUNCTIONS, Schema
-from tidegauge.window import MAX_SEGMENTS, IndexArray, Retention, WindowTable, parse_duration
+from tidegauge.window import (
+    MAX_SEGMENTS,
+    IndexArray,
+    Retention,
+    Span,
+    WindowSums,
+    WindowTable,
+    parse_duration,
+)
 
 COARSE_BINS = 10
+MAX_WINDOWS = 128  # of the reference, from which to tell how far a quiet one strays
 FIT_ROWS = 1 << 20  # of the tables that bins are chosen from, at least
 
 
@@ -50,6 +60,8 @@ class Reference:
         self.secret = secret
         self._coarse: dict[str, tuple[IndexArray, int]] = {}
         self._outside: dict[str, tuple[slice, slice]] = {}
+        self._windows: dict[tuple[int, str], WindowSums] = {}
+        self.quiet: dict[tuple[str, str, int], Quiet] = {}  # by column, segment and width
         self._in_use = False
 
     @classmethod
@@ -136,8 +148,12 @@ class Reference:
                 filler, rows, cells, None, groups=groups, derived=derived, threads=threads
             )
             self.table.add_labelled(predictions, groups)
-        self._coarse.clear()
-        self._outside.clear()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what was derived from the sums before they changed."""
+        for derived in (self._coarse, self._outside, self._windows, self.quiet):
+            derived.clear()
 
     def _grow_categories(self, batch: Batch, columns: Sequence[CountedColumn]) -> None:
         for counted in columns:
@@ -200,8 +216,7 @@ class Reference:
             maps[counted.block] = np.array([*range(SPECIALS + 1), *moved], dtype=np.int32)
             self.table.cells.widen(counted.block, counted.n_slots)
         self.table.add_state(*other.table.state(), slot_maps=maps)
-        self._coarse.clear()
-        self._outside.clear()
+        self._forget()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one file."""
@@ -270,6 +285,25 @@ class Reference:
         }
         layout = replace(self.layout, columns=columns)
         return WindowTable(layout, pane, retention, max_segments)
+
+    def windows(self, width: int, segment: str) -> WindowSums | None:
+        """Sums of its own windows of a width, spread over its time where there are many of them.
+
+        None when its panes do not add up to such windows.
+        """
+        if not self.table.pane or not width or width % self.table.pane:
+            return None
+        key = (width, segment)
+        if key not in self._windows:
+            span = Span(width, width)
+            _, sums = self.table.read(span, segments=segment, by_version=False)
+            kept = np.unique(np.linspace(0, sums.n_rows - 1, MAX_WINDOWS).astype(np.int32))
+            inside = np.isin(sums.rows, kept)
+            rows = np.searchsorted(kept, sums.rows[inside]).astype(np.int32)
+            self._windows[key] = replace(
+                sums, chosen=sums.chosen[inside], rows=rows, n_rows=len(kept)
+            )
+        return self._windows[key]
 
     def coarse(self, counted: CountedColumn) -> tuple[IndexArray, int]:
         """Slot to coarse bin, and the number of coarse bins; the last one takes missing values.

@@ -50,6 +50,7 @@ COUNTS = {
     "false_negatives",
     "true_negatives",
 }  # amounts, of which a mean over windows says nothing
+OF_FEATURES = {"drifted_share"}  # their n counts features, not rows
 PARTS = {"null_rate", "nan_rate", "sentinel_rate", "any_violation_rate"}  # said by other checks
 
 
@@ -304,7 +305,9 @@ def registered(metric: str) -> Metric | None:
 
 def rows_by_window(table: pa.Table) -> tuple[Instants, FloatArray]:
     """Rows of the whole traffic in each window, as the metrics counted them."""
-    whole = select(by_window(table), segment=ALL).select(["version", "window_start", "n"])
+    of_rows = [name for name in names(table, "metric") if name.partition("(")[0] not in OF_FEATURES]
+    whole = select(by_window(table), segment=ALL, metric=of_rows)
+    whole = whole.select(["version", "window_start", "n"])
     windows = starts(whole)
     most = whole.group_by(["version", "window_start"]).aggregate([("n", "max")])
     columns = np.searchsorted(windows, _instants(most["window_start"]))

@@ -12,13 +12,14 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from tidegauge.metrics.inputs import Bins, Fine, FloatArray, IntArray, ratio
+from tidegauge.metrics.inputs import Bins, FeatureTests, Fine, FloatArray, IntArray, ratio
 from tidegauge.metrics.registry import metric
-from tidegauge.metrics.significance import chi_square_tail, kolmogorov_tail
+from tidegauge.metrics.significance import chi_square_tail, kolmogorov_tail, n_rejected
 
 Smoothing: TypeAlias = Callable[[IntArray, FloatArray], FloatArray]
 
 MEAN_OF_HALF_NORMAL = sqrt(2 / pi)
+MEAN_SQUARE_OF_KOLMOGOROV = pi**2 / 12
 MEAN_OF_KOLMOGOROV = sqrt(pi / 2) * log(2)  # 0.8687
 DENSITY_OF_KOLMOGOROV = 1.17  # on average
 TINY = float(np.finfo(np.float64).tiny)
@@ -465,3 +466,52 @@ def _scale(reference: Fine, convention: str) -> FloatArray:
     centre = np.einsum("...f,...f->...", shares, reference.middles)[..., None]
     variance = np.einsum("...f,...f->...", shares, (reference.middles - centre) ** 2)
     return np.asarray(np.maximum(np.sqrt(variance), 0.001 if convention == "evidently" else 0))
+
+
+# All features together.
+
+
+def evidence(
+    reference: Bins | Fine, current: Bins | Fine
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Test of one feature: statistic, n m / (n + m), and p-value if rows were independent.
+
+    The statistic is the square of the Kolmogorov-Smirnov distance for numbers and chi-square for
+    categories, either in units of its mean when nothing has changed.
+    """
+    size = 1 / _sampling(reference, current)
+    if isinstance(current, Fine) and isinstance(reference, Fine):
+        gap = kolmogorov_smirnov(reference, current)
+        statistic = gap * gap * size / MEAN_SQUARE_OF_KOLMOGOROV
+        return statistic, size, kolmogorov_tail(gap * np.sqrt(size))
+    assert isinstance(current, Bins)
+    assert isinstance(reference, Bins)
+    freedom = _freedom(reference, current)
+    statistic = chi_square(reference, current)
+    return statistic / np.maximum(freedom, 1), size, chi_square_tail(statistic, freedom)
+
+
+@metric("drifted_share", worse="higher", bounds=(0, 1))
+def drifted_share(
+    current: FeatureTests,
+    *,
+    q: float = 0.05,
+    method: Literal["bh", "by"] = "bh",
+    null: Literal["windows", "rows"] = "windows",
+) -> FloatArray:
+    """Share of the features that have drifted, with a bound on the false discoveries among them.
+
+    Every numeric feature is tested by Kolmogorov-Smirnov, every categorical one by chi-square, and
+    of K tests the j with the smallest p-values count, j the largest for which the j-th is at most
+    q j / K: on average no more than q of them are false (bh, Benjamini and Hochberg; by, Benjamini
+    and Yekutieli, holds for features that depend on each other in any way). Real rows are not
+    independent and most quiet days would be found guilty, so a window must also stand out among the
+    reference's own windows of its width (null windows); with fewer than ten of those, independent
+    rows are all there is to compare with (null rows). Range 0 to 1; times n, the features tested,
+    it is their number. Undefined where none could be tested.
+
+    >>> float(drifted_share(FeatureTests([0.001, 0.02, 0.6, 0.9], [0.004, 0.3, 0.7, 0.2])))
+    0.25
+    """
+    p_values = current.beside_windows if null == "windows" else current.by_rows
+    return ratio(n_rejected(p_values, q, method), current.n)

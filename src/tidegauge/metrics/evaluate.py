@@ -7,7 +7,7 @@ array operation serves many columns and memory stays bounded.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tidegauge.metrics.drift import evidence
 from tidegauge.metrics.inputs import (
     OTHER_GROUP,
     Bins,
     ColumnCounts,
+    FeatureTests,
     Fine,
     FloatArray,
     GroupDecisions,
@@ -30,12 +32,14 @@ from tidegauge.metrics.inputs import (
 )
 from tidegauge.metrics.registry import PROTECTED, Form, Metric, get, names
 from tidegauge.metrics.results import PerClass, PerGroup, Result, value_of
+from tidegauge.metrics.significance import Quiet
 from tidegauge.values import METRIC_TABLE
 
 BLOCK_BYTES = 1 << 22  # of counts stacked at a time; temporaries take a few times as much
 
 STATUSES = ("ok", "no data", "no labels", "no reference", "undefined", "not kept")
 _OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED, _NOT_KEPT = range(len(STATUSES))
+_TESTED: dict[str, type] = {"numeric": Fine, "categorical": Bins}
 _VALUE, _LOWER, _UPPER, _NOISE, _REFERENCE = range(5)
 
 Inputs: TypeAlias = dict[type, Any]  # input type -> the input, arrays [C, R, ...] or [C, 1, ...]
@@ -120,6 +124,7 @@ class _Block(NamedTuple):
     values: FloatArray  # [5, C, M, R]: value, lower, upper, noise floor, reference value
     n: IntArray  # [2, C, M, R]: current, reference
     status: npt.NDArray[np.int8]  # [C, M, R]
+    evidence: FloatArray  # [3, C, R] where columns are tested: statistic, size, p-value by rows
 
 
 class _Piece(NamedTuple):
@@ -141,6 +146,8 @@ def evaluate(
     task: str | None,
     model: str,
     metrics: Sequence[str | Metric] | None = None,
+    features: Collection[str] | None = None,
+    quiet: Callable[[str], Quiet] | None = None,
 ) -> pa.Table:
     """Compute metrics from sums, as a tidy table: traffic, columns in their order, performance.
 
@@ -159,6 +166,11 @@ def evaluate(
         Name of the model, for the table.
     metrics
         Names, labels or `Metric` objects; every metric that applies unless given.
+    features
+        Columns that metrics over all features are about; all unless given.
+    quiet
+        Gives a column's windows of the reference to hold its test against, [R] or [1]; where None,
+        rows are taken for independent.
     """
     chosen = [
         m if isinstance(m, Metric) else get(m) for m in (names() if metrics is None else metrics)
@@ -173,7 +185,12 @@ def evaluate(
     traffic = _Part(None, _arrived(current), _arrived(reference))
     by_label = serving[task] if task else ()
     outcomes = _Part(None, *(_labelled(sums) if by_label else {} for sums in (current, reference)))
-    columns = _pieces(_column_blocks(kinds, serving, current, reference, rows))
+    tested = any(FeatureTests in asked.form.needs for asked in serving[None])
+    blocks = list(_column_blocks(kinds, serving, current, reference, rows, tested=tested))
+    columns = _pieces(blocks)
+    if tested:
+        asked_of = kinds if features is None else features
+        traffic.current[FeatureTests] = _feature_tests(blocks, asked_of, quiet, rows)
     position: dict[str | None, int] = {column: place for place, column in enumerate(kinds)}
     pieces = [
         *_pieces(_model_blocks(traffic, serving[None], rows)),
@@ -311,27 +328,54 @@ def _column_blocks(
     current: Sums,
     reference: Sums,
     rows: int,
+    *,
+    tested: bool,
 ) -> Iterator[_Block]:
     """Measure columns of one kind and shape together, as soon as they fill a block."""
     waiting: dict[Any, list[_Part]] = defaultdict(list)
-    needs = {
-        kind: frozenset(need for each in asked for need in each.form.needs)
-        for kind, asked in serving.items()
-        if asked
-    }
+    tests = _TESTED if tested else {}
+    needs: dict[str, frozenset[type]] = {}
+    for kind in set(kinds.values()):
+        asked = {need for each in serving[kind] for need in each.form.needs}
+        needs[kind] = frozenset(asked | {tests[kind]} if kind in tests else asked)
     for column, kind in kinds.items():
-        if kind not in needs:
+        if not needs[kind]:
             continue
         inputs = (_of_column(sums, column, needs[kind]) for sums in (current, reference))
         part = _Part(column, *inputs)
         group = waiting[kind, _shapes(part.current), _shapes(part.reference)]
         group.append(part)
         if len(group) * _bytes(part.current) >= BLOCK_BYTES:
-            yield _measured(group, serving[kind], rows)
+            yield _measured(group, serving[kind], rows, tested=tests.get(kind))
             group.clear()
     for (kind, *_), group in waiting.items():
         if group:
-            yield _measured(group, serving[kind], rows)
+            yield _measured(group, serving[kind], rows, tested=tests.get(kind))
+
+
+def _feature_tests(
+    blocks: Sequence[_Block],
+    features: Collection[str],
+    quiet: Callable[[str], Quiet] | None,
+    rows: int,
+) -> FeatureTests:
+    """Tests of all features, [R, K]."""
+    found = {
+        column: block.evidence[:, c]
+        for block in blocks
+        if block.evidence.size
+        for c, column in enumerate(block.columns)
+        if column in features
+    }
+    if not found:
+        return FeatureTests(*np.empty((2, rows, 0)))
+    statistic, size, by_rows = np.stack(list(found.values()), axis=-1)
+    if quiet is None:
+        return FeatureTests(by_rows, np.full_like(by_rows, np.nan))
+    beside = [quiet(column) for column in found if column is not None]
+    parts = ([getattr(each, field.name) for each in beside] for field in fields(Quiet))
+    together = Quiet(*(np.stack(part, axis=-1) for part in parts))
+    return FeatureTests(by_rows, together.p_value(statistic, size))
 
 
 def _model_blocks(part: _Part, asked: tuple[_Asked, ...], rows: int) -> Iterator[_Block]:
@@ -366,6 +410,7 @@ def _measured(
     asked: tuple[_Asked, ...],
     rows: int,
     columns: tuple[str | None, ...] = (),
+    tested: type | None = None,
 ) -> _Block:
     """Evaluate metrics for a group of columns, so many cells at a time that memory is bounded."""
     named = columns or tuple(part.column for part in group)
@@ -376,6 +421,7 @@ def _measured(
         values=np.full((5, *shape), np.nan),
         n=np.zeros((2, *shape), dtype=np.int64),
         status=np.zeros(shape, dtype=np.int8),
+        evidence=np.full((3 if tested else 0, len(named), rows), np.nan),
     )
     current = _stacked([part.current for part in group])
     reference = _stacked([part.reference for part in group])
@@ -383,11 +429,14 @@ def _measured(
     with np.errstate(over="ignore", invalid="ignore"):  # values may reach the ends of the doubles
         for start in range(0, rows, step):
             cells = slice(start, start + step)
-            _fill(block, cells, _in_cells(current, cells), _in_cells(reference, cells))
+            sides = _in_cells(reference, cells), _in_cells(current, cells)
+            _fill(block, cells, *sides)
+            if tested:
+                block.evidence[..., cells] = evidence(*(side[tested] for side in sides))
     return block
 
 
-def _fill(block: _Block, cells: slice, current: Inputs, reference: Inputs) -> None:
+def _fill(block: _Block, cells: slice, reference: Inputs, current: Inputs) -> None:
     """Evaluate all metrics of a block in some of its cells."""
     sides = {"current": current, "reference": reference}
     for m, asked in enumerate(block.asked):
@@ -446,8 +495,10 @@ def _status(block: _Block, cells: slice, current: Inputs) -> npt.NDArray[np.int8
         (each.predictions for each in current.values() if hasattr(each, "predictions")), None
     )
     waiting = False if predictions is None else (predictions > 0)[:, None]
-    compared = np.array(["reference" in each.form.inputs for each in block.asked])[:, None]
-    labelled = np.array([each.form.label_based for each in block.asked])[:, None]
+    compared = np.array(["reference" in each.form.inputs for each in block.asked], dtype=bool)[
+        :, None
+    ]
+    labelled = np.array([each.form.label_based for each in block.asked], dtype=bool)[:, None]
     n, n_reference = block.n[..., cells]
     reasons = {
         _OK: ~np.isnan(block.values[_VALUE, ..., cells]),

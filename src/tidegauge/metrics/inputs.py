@@ -180,6 +180,33 @@ class Traffic:
         return self.rows
 
 
+@dataclass(frozen=True)
+class FeatureTests:
+    """How surprising each of K features is, features on the last axis; NaN where there is no test.
+
+    >>> FeatureTests([0.2, 0.001], [0.5, np.nan]).beside_windows
+    array([0.5  , 0.001])
+    """
+
+    by_rows: FloatArray  # [..., K]: p-value if rows were independent
+    by_windows: FloatArray  # [..., K]: p-value beside the reference's own windows
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Features that could be tested."""
+        tested: IntArray = np.asarray(np.count_nonzero(~np.isnan(self.by_rows), axis=-1))
+        return tested
+
+    @property
+    def beside_windows(self) -> FloatArray:
+        """The larger of both p-values; that of rows where the reference has too few windows."""
+        known = ~np.isnan(self.by_windows)
+        return np.where(known, np.maximum(self.by_rows, self.by_windows), self.by_rows)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Labelled:
     """What the outcomes of every task have in common.
@@ -368,6 +395,7 @@ class GroupOutcomes(GroupDecisions):
 Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
 
 COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
+MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests)
 GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes)
 
 TASKS: dict[str, type] = {

@@ -25,6 +25,7 @@ _INPUTS = {
     "Fine": "fine bins",
     "ColumnCounts": "counts of a column",
     "Traffic": "counts of arrivals",
+    "FeatureTests": "a test of every feature",
     "GroupDecisions": "decisions on each group",
     "GroupOutcomes": "outcomes of each group",
     "BinaryOutcomes": "binary outcomes",

@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_t
 from tidegauge.metrics.inputs import (
     COLUMN_INPUTS,
     GROUP_INPUTS,
+    MODEL_INPUTS,
     TASKS,
     Fine,
     FloatArray,
     GroupOutcomes,
-    Traffic,
 )
 from tidegauge.metrics.results import PerClass, PerGroup, Result
 
@@ -294,7 +294,8 @@ def _read(
         )
     needs = {side: get_args(hints.get(side)) or (hints.get(side),) for side in inputs}
     allowed = {
-        kind.__name__: kind for kind in (*COLUMN_INPUTS, *GROUP_INPUTS, Traffic, *TASKS.values())
+        kind.__name__: kind
+        for kind in (*COLUMN_INPUTS, *GROUP_INPUTS, *MODEL_INPUTS, *TASKS.values())
     }
     for side, kinds_of_side in needs.items():
         if not set(kinds_of_side) <= set(allowed.values()):

@@ -1,12 +1,15 @@
-"""Tail probabilities of tests, in NumPy alone."""
+"""Whether a change is more than chance, in NumPy alone: tails, quiet windows, many tests."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from tidegauge.metrics.inputs import FloatArray
+from tidegauge.metrics.inputs import FloatArray, IntArray
+
+LEAST_WINDOWS = 10  # from which the reference's own windows say how far a quiet one strays
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
@@ -54,3 +57,92 @@ def normal_tail(score: FloatArray) -> FloatArray:
     0.05
     """
     return np.asarray(_erfc(np.asarray(score) / math.sqrt(2)) / 2)
+
+
+def student_tail(t: FloatArray, degrees: FloatArray | IntArray) -> FloatArray:
+    """Probability that Student's t with so many whole degrees of freedom is larger.
+
+    With theta = atan(t / sqrt(degrees)) it is a finite sum of powers of cos(theta)**2.
+
+    >>> round(float(student_tail(np.array(2.262), np.array(9))), 4)
+    0.025
+    """
+    t, freedom = np.broadcast_arrays(np.asarray(t, dtype=np.float64), np.asarray(degrees))
+    odd = freedom % 2 == 1
+    theta = np.arctan(np.abs(t) / np.sqrt(np.maximum(freedom, 1)))
+    cos, sin = np.cos(theta), np.sin(theta)
+    term = np.where(odd, cos, 1.0)
+    total = np.where(odd & (freedom < 2), 0.0, term)
+    for step in range(1, int(freedom.max(initial=0) / 2)):
+        top = np.where(odd, 2 * step, 2 * step - 1)
+        term = term * cos * cos * top / (top + 1)
+        total = total + np.where(top + 2 < freedom, term, 0)
+    inside = np.where(odd, 2 / np.pi * (theta + sin * total), sin * total)
+    beyond = np.maximum(1 - inside, 0) / 2
+    return np.asarray(np.where(freedom > 0, np.where(t < 0, 1 - beyond, beyond), np.nan))
+
+
+@dataclass(frozen=True, slots=True)
+class Quiet:
+    """How a test statistic moved over the reference's own windows, in which nothing had changed.
+
+    The statistic is about 1 where rows are independent. Where days differ among themselves it is
+    more, and grows with the rows of a window. Fourth roots of what is left have a tail no heavier
+    than the normal one, whether it is a sum of many parts or mostly the square of one.
+    """
+
+    windows: IntArray
+    size: FloatArray  # n m / (n + m), mean over the windows
+    level: FloatArray  # mean of the statistic
+    root: FloatArray  # mean of the fourth root of statistic / expected
+    spread: FloatArray  # its standard deviation
+
+    @classmethod
+    def of(cls, statistic: FloatArray, size: FloatArray) -> Quiet:
+        """Summary of windows, [W] each; those without a statistic are left out.
+
+        >>> int(Quiet.of(np.array([0.5, 1.5, np.nan]), np.array([9.0, 9.0, 0.0])).windows)
+        2
+        """
+        known = ~np.isnan(statistic)
+        statistic, size = statistic[known], size[known]
+        n = np.asarray(len(statistic))
+        if n < 2:
+            return cls(n, *(np.asarray(np.nan),) * 4)
+        level, mean_size = np.asarray(statistic.mean()), np.asarray(size.mean())
+        roots = (statistic / _expected(level, mean_size, size)) ** 0.25
+        return cls(n, mean_size, level, np.asarray(roots.mean()), np.asarray(roots.std(ddof=1)))
+
+    def p_value(self, statistic: FloatArray, size: FloatArray) -> FloatArray:
+        """Probability of so large a statistic in a quiet window; NaN when too few are known."""
+        root = (statistic / _expected(self.level, self.size, size)) ** 0.25
+        scale = self.spread * np.sqrt(1 + 1 / np.maximum(self.windows, 1))
+        beyond = root - self.root
+        certain = np.where(beyond > 0, np.inf, -np.inf)  # where quiet windows are all alike
+        t = np.where(scale > 0, beyond / np.where(scale > 0, scale, 1), certain)
+        known = (self.windows >= LEAST_WINDOWS) & ~np.isnan(statistic)
+        return np.where(known, student_tail(t, self.windows - 1), np.nan)
+
+
+def _expected(level: FloatArray, usual_size: FloatArray, size: FloatArray) -> FloatArray:
+    """Mean of the statistic in a quiet window of some size: what days add grows with its rows."""
+    added = np.maximum(level - 1, 0) * (size / usual_size - 1)
+    return np.asarray(np.maximum(level + added, 1e-12))
+
+
+def n_rejected(p_values: FloatArray, q: float, method: str) -> IntArray:
+    """How many of the tests on the last axis are rejected at a false-discovery rate of q.
+
+    The largest j for which the j-th smallest p-value is at most q j / K (Benjamini and Hochberg,
+    "bh"), or a harmonic sum stricter, for tests that depend on each other in any way (Benjamini and
+    Yekutieli, "by"). NaN is no test.
+
+    >>> n_rejected(np.array([0.001, 0.02, 0.9, np.nan]), 0.05, "bh")
+    array(2)
+    """
+    ordered = np.sort(p_values, axis=-1)  # NaN last
+    ranks = np.arange(1, ordered.shape[-1] + 1)
+    n = np.count_nonzero(~np.isnan(ordered), axis=-1)[..., None]
+    stricter = np.cumsum(np.append(0.0, 1 / ranks))[n] if method == "by" else 1.0
+    passed = ordered * n * stricter <= q * ranks
+    return np.asarray(np.max(np.where(passed, ranks, 0), axis=-1, initial=0))
