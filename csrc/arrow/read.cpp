@@ -251,28 +251,31 @@ void CodeReader::read_dictionary(const ColumnView& view, i64 start, std::span<i3
   }
 }
 
-// Numbers repeat, and their digits take long: some of them are remembered.
+// Numbers repeat, and their digits take long.
 void CodeReader::read_numbers(const ColumnView& view, i64 start, std::span<i32> out) {
-  constexpr std::size_t kBits = 10;
-  if (number_type_ != view.type) of_number_.assign(std::size_t{1} << kBits, {});
+  if (number_type_ != view.type) of_number_.emplace();
   number_type_ = view.type;
   for (std::size_t row = 0; row < out.size(); ++row) {
     const i64 position = start + static_cast<i64>(row);
+    out[row] = kMissingCode;
+    if (!view.is_valid(position)) continue;
     const u64 bits = is_float(view.type) ? std::bit_cast<u64>(float_at(view, position))
                                          : static_cast<u64>(integer_at(view, position));
-    Known& known = of_number_[bits * 0x9e3779b97f4a7c15ULL >> (64 - kBits)];
-    if (!view.is_valid(position)) {
-      out[row] = kMissingCode;
-    } else {
-      if (known.code == kUnread || known.bits != bits) known = {bits, code_at(view, position)};
-      out[row] = known.code;
-    }
+    out[row] = of_number_->get(bits, bits, [&] { return code_at(view, position); });
+  }
+}
+
+void CodeReader::read_texts(const ColumnView& view, i64 start, std::span<i32> out) {
+  for (std::size_t row = 0; row < out.size(); ++row) {
+    const i64 position = start + static_cast<i64>(row);
+    out[row] = view.is_valid(position) ? code_of(text_of(view, position)) : kMissingCode;
   }
 }
 
 void CodeReader::read(const ColumnView& view, i64 start, std::span<i32> out) {
   if (view.dictionary) return read_dictionary(view, start, out);
   if (is_number(view.type)) return read_numbers(view, start, out);
+  if (is_text(view.type)) return read_texts(view, start, out);
   for (std::size_t row = 0; row < out.size(); ++row) out[row] = code_at(view, start + static_cast<i64>(row));
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "arrow/batch.hpp"
 #include "arrow/vocabulary.hpp"
 #include "histogram/bins.hpp"
+#include "recent.hpp"
 
 namespace tidegauge {
 
@@ -71,10 +73,6 @@ class CodeReader {
   void read(const ColumnView& view, i64 start, std::span<i32> out);  // out[n]
 
  private:
-  struct Known {
-    u64 bits = 0;
-    i32 code = kUnread;
-  };
   static constexpr i32 kUnread = -100;
 
   i32 code_of(std::string_view text) {
@@ -83,13 +81,14 @@ class CodeReader {
   i32 code_at(const ColumnView& view, i64 row);
   void read_dictionary(const ColumnView& view, i64 start, std::span<i32> out);
   void read_numbers(const ColumnView& view, i64 start, std::span<i32> out);
+  void read_texts(const ColumnView& view, i64 start, std::span<i32> out);
 
   Vocabulary& vocabulary_;
   Growth growth_;
   const ColumnView* dictionary_ = nullptr;
-  std::vector<i32> of_dictionary_;  // kUnread until the entry is met
-  std::vector<Known> of_number_;    // by a hash of the bits; the number met last has the place
-  Type number_type_ = Type::kNull;  // of these
+  std::vector<i32> of_dictionary_;        // kUnread until the entry is met
+  std::optional<Recent<u64>> of_number_;  // by its bits
+  Type number_type_ = Type::kNull;        // of these
 };
 
 // 128-bit join keys: integers by value, text and bytes by a keyed hash; rejects nulls. out[stop - start]

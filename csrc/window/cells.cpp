@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "errors.hpp"
+#include "recent.hpp"
 
 namespace tidegauge {
 namespace {
@@ -41,19 +42,15 @@ void Cells::locate(std::span<const i64> times, std::span<const i32> groups, std:
   for (std::size_t set = 0; set < static_cast<std::size_t>(out.n_sets); ++set) {
     i32* cells = out.cells.data() + set * n;
     const bool timeless = out.panes.widths[0] == 0;
+    Recent<CellKey> recent;
     Pane pane;
-    i32 group = -1;
-    i32 cell = -1;
     for (std::size_t row = 0; row < n; ++row) {
-      const bool same_pane = timeless || (times[row] >= pane.start && times[row] < pane.end);
-      if (!same_pane || groups[row] != group) {
-        pane = out.panes.at(times[row]);
-        group = groups[row];
-        const auto entry = static_cast<std::size_t>(group) * static_cast<std::size_t>(out.n_sets) + set;
-        if (group < 0 || entry >= segments.size()) throw DataError("a row belongs to no known group");
-        cell = locate({pane.start, segments[entry]});
-      }
-      cells[row] = cell;
+      if (!timeless && !(times[row] >= pane.start && times[row] < pane.end)) pane = out.panes.at(times[row]);
+      const auto entry = static_cast<std::size_t>(groups[row]) * static_cast<std::size_t>(out.n_sets) + set;
+      if (groups[row] < 0 || entry >= segments.size()) throw DataError("a row belongs to no known group");
+      const CellKey key{pane.start, segments[entry]};
+      cells[row] =
+          recent.get(key, static_cast<u64>(key.pane) ^ static_cast<u64>(key.segment), [&] { return locate(key); });
     }
   }
 }
