@@ -9,6 +9,7 @@ void bind_histogram(pybind11::module_& m);
 void bind_window(pybind11::module_& m);
 void bind_join(pybind11::module_& m);
 void bind_embedding(pybind11::module_& m);
+void bind_sample(pybind11::module_& m);
 
 }  // namespace tidegauge
 
@@ -21,4 +22,5 @@ PYBIND11_MODULE(_core, m) {
   tidegauge::bind_window(m);
   tidegauge::bind_join(m);
   tidegauge::bind_embedding(m);
+  tidegauge::bind_sample(m);
 }

@@ -1,5 +1,5 @@
 // Fixed-width names and the function marker shared by g++, nvcc and NVRTC.
-// No cost: declarations only.
+// No cost: declarations, and a hash of integers.
 // Freestanding: no system header, so NVRTC reads it as it stands.
 #pragma once
 
@@ -17,5 +17,12 @@ using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
 using f64 = double;
+
+// Scatters integers over all of 64 bits, one to one.
+TIDE_FN u64 scatter(u64 x) {
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
+  return x ^ x >> 31;
+}
 
 }  // namespace tidegauge

@@ -18,6 +18,7 @@ from tidegauge.metrics.inputs import (
     GroupOutcomes,
     MulticlassOutcomes,
     RegressionOutcomes,
+    RowSamples,
     Traffic,
 )
 
@@ -188,12 +189,20 @@ def feature_tests(pairs: list[tuple[float, float]]) -> FeatureTests:
     return FeatureTests(*np.array(pairs, dtype=float).reshape(-1, 2).T)
 
 
+def row_samples(rows: list[tuple[tuple[float, ...], tuple[int, ...]]]) -> RowSamples:
+    """Rows of two numbers and two categories."""
+    numbers = np.array([row[0] for row in rows], dtype=float).reshape(-1, 2)
+    categories = np.array([row[1] for row in rows], dtype=np.int64).reshape(-1, 2)
+    return RowSamples.of(numbers, categories)
+
+
 BUILD = {
     Bins: bins,
     Fine: fine,
     ColumnCounts: column,
     Traffic: traffic,
     FeatureTests: feature_tests,
+    RowSamples: row_samples,
     GroupDecisions: lambda rows: group_outcomes(rows).decisions,
     GroupOutcomes: group_outcomes,
     BinaryOutcomes: binary,
@@ -219,6 +228,11 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         pairs = random.random((size, 2)) ** random.integers(1, 9)
         pairs[random.random((size, 2)) < 0.2] = np.nan
         return list(map(tuple, pairs.tolist()))
+    if kind is RowSamples:
+        numbers = random.normal(size=(5 * size, 2)) @ [[1, 0.5], [0, 1]]
+        numbers[random.random(numbers.shape) < 0.1] = np.nan
+        categories = random.integers(-1, 4, size=(5 * size, 2))
+        return list(zip(map(tuple, numbers.tolist()), map(tuple, categories.tolist()), strict=True))
     if kind is RegressionOutcomes:
         return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
     scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000

@@ -1,10 +1,13 @@
 """Slow, obvious definitions of every metric, in plain Python; nothing of ours is imported.
 
+Classifiers and principal components are scikit-learn's.
+
 Inputs are what a person would write down:
 
 - coarse bins: two lists of counts, the last bin missing values;
 - fine bins: two lists of counts and their edges;
 - a column: a list of (tag, value), the tag one of TAGS;
+- sampled rows: a list of (numbers, codes of categories), NaN and negative where missing;
 - traffic: a list of "accepted", "duplicate" and "new column";
 - outcomes: rows (score, decision, label), (scores, predicted, true) with the number of classes, or
   (prediction, label).
@@ -17,6 +20,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import pairwise
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 NAN = math.nan
 EPSILON = 2.220446049250313e-16
@@ -771,7 +783,63 @@ FAIRNESS = {
 }
 
 
+# --- multivariate drift ------------------------------------------------------------------------
+
+
+def by_frequency(codes):
+    """Each category as its place by falling frequency; NaN where missing."""
+    counts = Counter(code for code in codes if code >= 0)
+    order = sorted(counts, key=lambda code: (-counts[code], code))
+    return [order.index(code) if code >= 0 else math.nan for code in codes]
+
+
+def domain_classifier_auc(reference, current, *, seed=0):
+    """Mean over 5 folds of the area under the curve for rows held out."""
+    if min(len(reference), len(current)) < 50:
+        return math.nan
+    rows = [*reference, *current]
+    numbers = [list(row[0]) for row in rows]
+    codes = [by_frequency(column) for column in zip(*(row[1] for row in rows), strict=True)]
+    table = np.column_stack([numbers, *codes])
+    truth = np.array([0] * len(reference) + [1] * len(current))
+    areas = []
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=seed).split(table, truth):
+        trees = HistGradientBoostingClassifier(
+            max_iter=50,
+            max_leaf_nodes=15,
+            early_stopping=False,
+            categorical_features=[2, 3],
+            random_state=seed,
+        ).fit(table[train], truth[train])
+        areas.append(roc_auc_score(truth[test], trees.decision_function(table[test])))
+    return sum(areas) / 5
+
+
+def reconstruction_error(reference, current, *, explained=0.65):
+    """Mean distance of a row from its projection on the components of the reference's half."""
+    if min(len(reference), len(current)) < 50:
+        return math.nan
+    shares = [Counter(column) for column in zip(*(row[1] for row in reference), strict=True)]
+
+    def numbers_of(rows):
+        return np.array(
+            [
+                [*numbers, *(shares[i][code] / len(reference) for i, code in enumerate(codes))]
+                for numbers, codes in rows
+            ]
+        )
+
+    scale = make_pipeline(SimpleImputer(), StandardScaler())
+    learnt = scale.fit_transform(numbers_of(reference)[::2])
+    components = PCA(explained, svd_solver="full").fit(learnt)
+    rows = scale.transform(numbers_of(current))
+    left = rows - components.inverse_transform(components.transform(rows))
+    return np.linalg.norm(left, axis=1).mean()
+
+
 DEFINITIONS = {
+    ("domain_classifier_auc", None): domain_classifier_auc,
+    ("reconstruction_error", None): reconstruction_error,
     **{(name, None): definition for name, definition in FAIRNESS.items()},
     **{
         (function.__name__, None): function

@@ -44,6 +44,8 @@ VALUES = {
     "alpha": (0, 1, 2.0),
     "concentration": (0.5,),
     "q": (0.05, 0.3),
+    "seed": (3,),
+    "explained": (0.2, 0.9),
     "level": (0.0, 0.3, 0.9, 1.0),
 }
 

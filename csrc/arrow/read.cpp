@@ -92,13 +92,6 @@ std::string_view text_of(const ColumnView& view, i64 row) noexcept {
   }
 }
 
-// One-to-one, and with a secret mixed in before it nobody can choose integers that crowd together.
-u64 scatter(u64 x) noexcept {
-  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ x >> 27) * 0x94d049bb133111ebULL;
-  return x ^ x >> 31;
-}
-
 template <typename T>
 std::string_view digits(T value, std::array<char, 32>& buffer) noexcept {
   const auto end = std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr;
@@ -284,6 +277,7 @@ void read_keys(const Batch& batch, i64 column, i64 start, std::span<Key> out, co
   const auto key_at = [&](const ColumnView& view, i64 row) -> Key {
     if (is_integer(view.type)) {
       const i64 value = integer_at(view, row);
+      // With a secret mixed in before it, nobody can choose integers that crowd together.
       return {view.type != Type::kUInt64 && value < 0 ? 1ULL : 0ULL, scatter(static_cast<u64>(value) ^ secret[0])};
     }
     Key key = sip_hash(text_of(view, row), secret);

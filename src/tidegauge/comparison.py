@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tidegauge import metrics as registry
 from tidegauge._core import SPECIALS
 from tidegauge.grid import LARGEST
+from tidegauge.ingest import as_batch
 from tidegauge.layout import (
     ABSENT,
     MISSING,
@@ -26,12 +27,22 @@ from tidegauge.layout import (
 from tidegauge.metrics import Metric
 from tidegauge.metrics.drift import evidence
 from tidegauge.metrics.evaluate import Keys, evaluate
-from tidegauge.metrics.inputs import Bins, ColumnCounts, Fine, Outcomes, Traffic
+from tidegauge.metrics.inputs import (
+    Bins,
+    ColumnCounts,
+    Fine,
+    Outcomes,
+    RowSamples,
+    Traffic,
+    matrices,
+)
 from tidegauge.metrics.significance import Quiet
 from tidegauge.reference import Reference
+from tidegauge.sample import Drawn, encoded
 from tidegauge.values import METRIC_TABLE, Distribution
 from tidegauge.window import (
     EVERYTHING,
+    NO_VERSION,
     FloatArray,
     IndexArray,
     IntArray,
@@ -42,6 +53,7 @@ from tidegauge.window import (
 
 Record = TypeVar("Record")
 
+_INSTANT = METRIC_TABLE.field("window_start").type
 ROWS_AT_ONCE = 4096
 BINS_AT_ONCE = 64
 DISPLAY_BINS = 40
@@ -60,17 +72,20 @@ class Comparison:
     sums: WindowSums
     reference_sums: WindowSums
     index: IntArray
+    drawn: Drawn | None = None  # sampled rows of the traffic
     _occupied: dict[str, tuple[IndexArray, FloatArray]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, reference: Reference, keys: Keys, sums: WindowSums) -> Comparison:
+    def of(
+        cls, reference: Reference, keys: Keys, sums: WindowSums, drawn: Drawn | None = None
+    ) -> Comparison:
         """Compare rows with the whole reference of the same segment."""
         reference_keys, reference_sums = reference.table.read(EVERYTHING, by_version=False)
         names = [reference_keys.segments[code] for code in reference_keys.segment]
         place = {name: row for row, name in enumerate(names)}
         of_segment = np.array([place.get(name, -1) for name in keys.segments], dtype=np.int64)
         index = of_segment[keys.segment] if len(of_segment) else np.empty(0, dtype=np.int64)
-        return cls(reference, keys, sums, reference_sums, index)
+        return cls(reference, keys, sums, reference_sums, index, drawn)
 
     def table(
         self,
@@ -119,6 +134,62 @@ class Comparison:
             )
             parts.append(replace(self, keys=keys, sums=sums, index=self.index[rows], _occupied={}))
         return parts
+
+    def samples(self, *, of_reference: bool) -> RowSamples:
+        """Sampled rows of every window, or of the reference in the same segment."""
+        drawn = self.reference.drawn if of_reference else self.drawn
+        if drawn is None:
+            raise ValueError(
+                "this metric is computed from sampled rows, and none are kept; ask for them by "
+                "Reference.fit(..., sample_rows=5000) and Monitor(..., sample_rows=5000)"
+            )
+        numbers, codes = encoded(drawn.rows, self.sums.table.layout)
+        rows = self._drawn(drawn, by_window=not of_reference)
+        return RowSamples(
+            matrices([numbers[each] for each in rows]), matrices([codes[each] for each in rows])
+        )
+
+    def _drawn(self, drawn: Drawn, *, by_window: bool) -> list[IntArray]:
+        """Which rows of a sample belong to each row of the sums, smallest priorities first."""
+        keys = self.keys
+        labels = [np.array(each) for each in self.sums.table.labels_of(as_batch(drawn.rows))]
+        inside = {name: np.any([each == name for each in labels], axis=0) for name in keys.segments}
+        by_version = by_window and keys.versions != (NO_VERSION,)
+        timed = by_window and keys.window_start is not None
+        return [
+            drawn.within(
+                int(keys.window_start[row]) if timed else None,  # type: ignore[index]
+                int(keys.window_end[row]) if timed else None,  # type: ignore[index]
+                keys.versions[keys.version[row]] if by_version else None,
+                inside[keys.segments[keys.segment[row]]],
+            )
+            for row in range(len(keys.segment))
+        ]
+
+    def drawn_rows(self) -> pa.Table:
+        """Sampled rows of the traffic, each once a window, by window and version."""
+        drawn, keys = self.drawn, self.keys
+        assert drawn is not None
+        chosen: dict[tuple[int, int], list[IntArray]] = {}
+        starts = np.zeros(len(keys.segment), np.int64)
+        if keys.window_start is not None:
+            starts = keys.window_start
+        for row, places in enumerate(self._drawn(drawn, by_window=True)):
+            chosen.setdefault((int(starts[row]), int(keys.version[row])), []).append(places)
+        parts = {of: np.unique(np.concatenate(chosen[of])) for of in sorted(chosen)}
+        sizes = [len(part) for part in parts.values()]
+        rows = np.concatenate([np.empty(0, np.int64), *parts.values()])
+        of_window = np.repeat([start for start, _ in parts], sizes).astype("datetime64[us]")
+        untimed = np.full(len(rows), keys.window_start is None)
+        columns = {"window_start": pa.array(of_window, mask=untimed).cast(_INSTANT)}
+        if self.reference.schema.prediction_id is not None:
+            hashes = pa.py_buffer(np.ascontiguousarray(drawn.keys[rows]).tobytes())
+            columns["key"] = pa.Array.from_buffers(pa.binary(16), len(rows), [None, hashes])
+        taken = drawn.rows.take(rows)
+        columns |= dict(zip(taken.column_names, taken.columns, strict=True))
+        if self.reference.schema.label is not None:
+            columns["label"] = pa.array(drawn.labels[rows], from_pandas=True)
+        return pa.table(columns)
 
     def counted(self, column: str) -> CountedColumn | None:
         """Column with bins of its own; None for a label that is counted by its outcomes."""
@@ -324,6 +395,10 @@ class Side:
         """What arrived."""
         return self._take_all(self.sums.traffic())
 
+    def samples(self) -> RowSamples:
+        """Sampled rows."""
+        return self.comparison.samples(of_reference=self.index is not None)
+
     def outcomes(self) -> Outcomes | None:
         """Labelled rows."""
         outcomes = self.sums.outcomes()
@@ -355,7 +430,7 @@ def chosen_metrics(
     """Metrics asked for, with the threshold where one is given and they take it."""
     if names is None and threshold is None:
         return None
-    asked = registry.names() if names is None else names
+    asked = registry.usual() if names is None else names
     if isinstance(asked, str | Metric):
         asked = [asked]
     chosen = [each if isinstance(each, Metric) else registry.get(each) for each in asked]
@@ -475,8 +550,13 @@ def _numbers(
 
 
 def window_comparison(
-    reference: Reference, table: WindowTable, span: Span, **choice: Any
+    reference: Reference,
+    table: WindowTable,
+    span: Span,
+    *,
+    drawn: Drawn | None = None,
+    **choice: Any,
 ) -> Comparison:
     """Compare the windows of a table with the reference."""
     keys, sums = table.read(span, **choice)
-    return Comparison.of(reference, keys, sums)
+    return Comparison.of(reference, keys, sums, drawn)

@@ -155,10 +155,16 @@ class Embedding:
             f"{name}.norm": norms,
         }
 
-    def coordinates(self, vectors: Vectors) -> NDArray[np.float64]:
-        """Coordinates of vectors along the learnt directions, [n, n_components]."""
-        _, center, _, components = self._arrays
-        return np.asarray((vectors - center).astype(np.float64) @ components.T)
+    def coordinates(self, batch: Batch) -> NDArray[np.float64]:
+        """Coordinates of vectors along the learnt directions, NaN where there is no vector."""
+        width, center, _, components = self._arrays
+        if batch.kind(self.source) != "vector":
+            return np.full((batch.n_rows, len(components)), np.nan)
+        rows = np.arange(batch.n_rows)
+        vectors, states = _core.read_vectors(batch, self.source, rows, width)
+        along = (vectors - center).astype(np.float64) @ components.T
+        along[states != 0] = np.nan
+        return np.asarray(along)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was declared."""

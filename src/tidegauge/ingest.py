@@ -68,6 +68,17 @@ def as_batch(data: object) -> Batch:
     )
 
 
+def as_table(data: object) -> pa.Table:
+    """View a tabular object as an Arrow table, so that rows can be taken from it.
+
+    >>> as_table({"x": np.arange(3)}).num_rows
+    3
+    """
+    if isinstance(data, Batch):
+        raise DataError("rows are sampled from tables; give the table itself")
+    return _table(data) if isinstance(data, Mapping) else pa.table(data)
+
+
 def _table(columns: Mapping[str, Any]) -> pa.Table:
     arrays = {}
     for name, values in columns.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from tidegauge.engine import resolve_device, resolve_threads
 from tidegauge.ingest import (
     Predictions,
     as_batch,
+    as_table,
     read_labels,
     read_predictions,
     require,
@@ -38,6 +40,7 @@ from tidegauge.metrics import Metric
 from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
 from tidegauge.report import Report
+from tidegauge.sample import NO_KEYS, new_sample, same_size
 from tidegauge.schema import NO_FUNCTIONS, Schema
 from tidegauge.slices import Against, find_slices
 from tidegauge.values import METRIC_TABLE, Account, Distribution
@@ -81,6 +84,9 @@ class Monitor:
     max_segments
         Segments told apart, of all columns, pairs and versions; rows of further ones count in
         "(other)" and in the metric `pooled_rate`. With the retention it bounds the memory.
+    sample_rows
+        Rows of every window and version to keep, whole and as they are, for `sample` and for
+        metrics that compare rows; none unless given. Ids are kept as hashes alone.
 
     Notes
     -----
@@ -111,6 +117,7 @@ class Monitor:
         threads: int | None = None,
         max_pending: int = MAX_PENDING,
         max_segments: int = MAX_SEGMENTS,
+        sample_rows: int = 0,
     ) -> None:
         if not isinstance(reference, Reference):
             raise SchemaError(f"a tg.Reference is wanted, got {type(reference).__name__}")
@@ -129,7 +136,10 @@ class Monitor:
         timed = reference.schema.timestamp is not None
         if rule is not None:
             self._check_retention(rule, pane)
+        self.sample_rows = sample_rows
         self._table = reference.new_table(pane if timed else 0, rule, max_segments)
+        self._sample = new_sample(sample_rows, reference.schema)
+        self._n_rolls = 0  # of the table, when the sample last followed it
         self._join = self._new_join()
         self._lock = threading.RLock()
         self._id_kind: str | None = None  # "integer" or "text", as the first ids were
@@ -184,7 +194,8 @@ class Monitor:
         DataError
             When an id, timestamp, score, label or weight cannot be used; nothing is counted then.
         """
-        rows = as_batch(batch)
+        table = None if self._sample is None else as_table(batch)
+        rows = as_batch(batch if table is None else table)
         with self._lock:
             id_kind = self._check_ids(rows)
             ranges = list(tiles(rows, self.schema))
@@ -197,9 +208,27 @@ class Monitor:
             counted = 0
             for span in ranges:
                 part = read.pop(span) if span in read else self._read(rows, *span)
-                counted += self._log(filler, span, part)
-                self._table.advance(self._join.watermark)
+                accepted, cells = self._log(filler, span, part)
+                if self._sample is not None and table is not None:
+                    n = span[1] - span[0]
+                    self._sample.add(
+                        table.slice(span[0], n),
+                        np.where(accepted, spread(cells[0], n), np.int32(-1)),
+                        self._table.strata_of,
+                        keys=NO_KEYS if part.keys is None else part.keys,
+                        labels=np.full(n, np.nan) if part.labels is None else part.labels,
+                    )
+                counted += int(accepted.sum())
+                self._advance_table()
             return counted
+
+    def _advance_table(self) -> None:
+        """Let old panes become part of wider ones, sums and sampled rows alike."""
+        self._table.advance(self._join.watermark)
+        if self._sample is not None and self._table.n_rolls != self._n_rolls:
+            self._n_rolls = self._table.n_rolls
+            self._sample.forget_cells()
+            self._sample.roll(self._table.pane_of)
 
     def _read(self, batch: Batch, start: int, stop: int) -> Predictions:
         if self.schema.model_version is not None:
@@ -226,7 +255,10 @@ class Monitor:
             )
         return kind
 
-    def _log(self, filler: Filler, span: tuple[int, int], rows: Predictions) -> int:
+    def _log(
+        self, filler: Filler, span: tuple[int, int], rows: Predictions
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Count a tile; which of its rows were accepted, and the cells of all."""
         table = self._table
         derived = table.derive(filler.batch, span, threads=self.threads)
         groups, versions = table.groups(filler.batch, *span)
@@ -239,7 +271,7 @@ class Monitor:
             table.add_labelled(rows, groups)
             if self.schema.timestamp is not None:
                 self._join.advance(int(rows.times.max()))
-            return n
+            return np.ones(n, dtype=bool), cells
         times, decisions = spread(rows.times, n), spread(rows.decisions, n)
         groups, versions = spread(groups, n), spread(versions, n)
         cells = table.locate(times, groups)
@@ -267,7 +299,7 @@ class Monitor:
                     np.ascontiguousarray(rows.keys[known]), rows.labels[known], moments[known]
                 )
                 table.add_outcomes(found)
-        return int(accepted.sum())
+        return accepted, cells
 
     def label(self, batch: object) -> int:
         """Join labels with their predictions; each adds to the window of its prediction.
@@ -303,7 +335,9 @@ class Monitor:
             self._id_kind = id_kind
             for part in read:
                 self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
-                self._table.advance(self._join.watermark)
+                if self._sample is not None:
+                    self._sample.attach(part.keys, part.labels)
+                self._advance_table()
             return rows.n_rows
 
     def advance(self, timestamp: datetime) -> None:
@@ -319,7 +353,7 @@ class Monitor:
         moment = timestamp.astimezone(UTC).replace(tzinfo=None)
         with self._lock:
             self._join.advance(int(np.datetime64(moment, "us").astype(np.int64)))
-            self._table.advance(self._join.watermark)
+            self._advance_table()
 
     @property
     def watermark(self) -> datetime | None:
@@ -352,9 +386,10 @@ class Monitor:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the sums take, in bytes."""
+        """Memory that the sums and sampled rows take, in bytes."""
         with self._lock:
-            return self._table.cells.n_bytes
+            rows = 0 if self._sample is None else self._sample.n_bytes
+            return self._table.cells.n_bytes + rows
 
     # -- answers -------------------------------------------------------------------------------
 
@@ -409,7 +444,12 @@ class Monitor:
                 return METRIC_TABLE.empty_table()
             some = [versions] if isinstance(versions, str) else versions
             comparison = window_comparison(
-                self.reference, self._table, span, segments=segments, versions=some
+                self.reference,
+                self._table,
+                span,
+                drawn=None if self._sample is None else self._sample.drawn(),
+                segments=segments,
+                versions=some,
             )
             rest = chosen and [each for each in chosen if not each.of_groups]
             table = comparison.table(model=self.model, metrics=rest, columns=names)
@@ -417,6 +457,54 @@ class Monitor:
                 return table
             fairness = self._fairness(span, chosen, columns, some)
             return pa.concat_tables([table, fairness]).unify_dictionaries()
+
+    def sample(
+        self,
+        *,
+        window: str | None = None,
+        versions: str | Sequence[str] | None = None,
+        segments: str | Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Sampled rows of every window and version, `sample_rows` at most of each.
+
+        Which rows is decided by the hash of their id alone, so each row of a window is as likely as
+        any other. A window of several panes has as many rows as one. Needs `sample_rows`.
+
+        Parameters
+        ----------
+        window
+            Width of the windows, as for `metrics`.
+        versions
+            Model versions to look at; all unless given.
+        segments
+            Segments that a row must be in one of, such as "origin=EWR"; all unless given.
+
+        Returns
+        -------
+        pyarrow.Table
+            The columns of the schema but id and label, as they came; before them `window_start`
+            (null without time) and, where there are ids, `key`, the hash of the id; after them
+            `label` as the number that it was read as (0 or 1, place of the class, value), null
+            where none has come.
+
+        Raises
+        ------
+        ValueError
+            When no rows are kept, or a name is unknown.
+        """
+        if self._sample is None:
+            raise ValueError("no rows are kept; ask for them by Monitor(..., sample_rows=5000)")
+        with self._lock:
+            some = [versions] if isinstance(versions, str) else versions
+            comparison = window_comparison(
+                self.reference,
+                self._table,
+                self._span(window, None),
+                drawn=self._sample.drawn(),
+                segments=segments,
+                versions=some,
+            )
+            return comparison.drawn_rows()
 
     def slices(
         self,
@@ -630,7 +718,8 @@ class Monitor:
         Raises
         ------
         SchemaError
-            When the other one has another reference, window, retention or lateness.
+            When the other one has another reference, window, retention, lateness or number of
+            sampled rows.
         """
         mine, theirs = self._table.layout.to_dict(), other._table.layout.to_dict()
         same = mine == theirs and self.reference.secret == other.reference.secret
@@ -640,6 +729,8 @@ class Monitor:
                 "only monitors of the same reference, window, retention and lateness can be "
                 "merged; build both from one saved reference"
             )
+        if not same_size(self._sample, other._sample):
+            raise SchemaError("only monitors of the same sample_rows can be merged")
         if other is self:
             raise SchemaError("a monitor cannot be merged into itself")
         first, second = sorted((self, other), key=id)
@@ -654,7 +745,10 @@ class Monitor:
             join.load(state)
             self._table.add_state(header, arrays)
             self._table.add_outcomes(self._join.merge(join))
-            self._table.advance(self._join.watermark)
+            if self._sample is not None and other._sample is not None:
+                self._sample.add_state(*other._sample.state())
+                self._sample.roll(self._table.pane_of)
+            self._advance_table()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the monitor, its reference and all waiting predictions to one file."""
@@ -690,7 +784,7 @@ class Monitor:
         """
         header, arrays = archive.read(path, "monitor")
         with archive.restoring(path):
-            parts: dict[str, dict[str, NDArray[Any]]] = {"reference": {}, "table": {}, "join": {}}
+            parts: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
             for name, array in arrays.items():
                 part, _, key = name.partition(".")
                 parts[part][key] = array
@@ -707,6 +801,8 @@ class Monitor:
             ):
                 raise DataError(f"{path}: the stored monitor is damaged (unknown classes)")
             monitor._join.load(join)
+            if monitor._sample is not None:
+                monitor._sample.add_state(header["sample"], parts["sample"])
         return monitor
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -723,12 +819,14 @@ class Monitor:
             versions = sorted({name[0] for name in used})
             of_used = np.array([versions.index(name[0]) for name in used], dtype=np.int32)
             join["versions"] = of_used[join["groups"]]
+            sample, rows = ({}, {}) if self._sample is None else self._sample.state()
         arrays = {
             f"{part}.{name}": array
             for part, group in (
                 ("reference", reference_arrays),
                 ("table", table_arrays),
                 ("join", join),
+                ("sample", rows),
             )
             for name, array in group.items()
         }
@@ -737,6 +835,7 @@ class Monitor:
             "table": table,
             "groups": [list(name) for name in used],
             "versions": versions,
+            "sample": sample,
             "settings": {
                 "window": self.window,
                 "retention": self.retention,
@@ -744,6 +843,7 @@ class Monitor:
                 "model": self.model,
                 "max_pending": self.max_pending,
                 "max_segments": self.max_segments,
+                "sample_rows": self.sample_rows,
             },
         }
         return header, arrays

@@ -5,19 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from tidegauge import archive
 from tidegauge._core import SPECIALS, Batch, DataError, SchemaError, Vocabulary
 from tidegauge.derived import ArrayFunction, derive, refuse
 from tidegauge.engine import resolve_threads
-from tidegauge.ingest import as_batch, first_texts, read_predictions, tiles
+from tidegauge.ingest import as_batch, as_table, first_texts, read_predictions, tiles
 from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
 from tidegauge.metrics.significance import Quiet
+from tidegauge.sample import (
+    WHOLE,
+    Drawn,
+    RowSample,
+    check_sample_rows,
+    new_sample,
+    restored_sample,
+    same_size,
+)
 from tidegauge.schema import NO_FUNCTIONS, Schema
 from tidegauge.window import (
     MAX_SEGMENTS,
@@ -48,16 +59,25 @@ class Reference:
         Sums by pane and segment.
     secret
         Key of the hash of prediction ids; the monitors of a reference share it, so that they merge.
+    sample
+        Some of the rows, where they are kept.
 
     >>> from tidegauge import Schema
     >>> Reference.fit({"plan": ["a", "b", "a"]}, Schema(features=["plan"]))
     <Reference: rows 3, columns 1>
     """
 
-    def __init__(self, layout: Layout, table: WindowTable, secret: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        table: WindowTable,
+        secret: tuple[int, int],
+        sample: RowSample | None = None,
+    ) -> None:
         self.layout = layout
         self.table = table
         self.secret = secret
+        self.sample = sample
         self._coarse: dict[str, tuple[IndexArray, int]] = {}
         self._outside: dict[str, tuple[slice, slice]] = {}
         self._windows: dict[tuple[int, str], WindowSums] = {}
@@ -74,6 +94,7 @@ class Reference:
         pane: str = "1h",
         like: Reference | None = None,
         threads: int | None = None,
+        sample_rows: int = 0,
     ) -> Reference:
         """Learn bins and sums from a table, or from an iterable of tables too big to hold at once.
 
@@ -91,6 +112,9 @@ class Reference:
             Another reference whose bins are taken over, so that the two can be merged.
         threads
             Threads for the row work; one a core, 8 at most, unless given.
+        sample_rows
+            Rows to keep, whole and as they are, for metrics that compare rows; none unless given.
+            They are stored with the reference, without ids and labels.
 
         Returns
         -------
@@ -113,19 +137,28 @@ class Reference:
         if not isinstance(bins, int) or not 16 <= bins <= 4096:
             raise SchemaError(f"bins must lie between 16 and 4096, got {bins!r}")
         width = parse_duration(pane, role="pane")
-        batches = _batches(table)
+        batches = _batches(table, sampled=check_sample_rows(sample_rows) > 0)
         first = _first(batches)
+        tables = [batch for batch, _ in first]
         if like is not None:
             _check_alike(schema, like.schema)
             layout = Layout.from_dict(like.layout.to_dict(), schema.functions)
         else:
-            layout = fit_layout(first, schema, bins)
+            layout = fit_layout(tables, schema, bins)
         moment = layout.schema.timestamp
-        timed = moment is not None and first[0].kind(moment) != "absent"
+        timed = moment is not None and tables[0].kind(moment) != "absent"
         secret = like.secret if like else _new_secret()
-        reference = cls(layout, WindowTable(layout, width if timed else 0), secret)
-        for batch in chain(first, batches):
+        sample = new_sample(sample_rows, layout.schema)
+        reference = cls(layout, WindowTable(layout, width if timed else 0), secret, sample)
+        for batch, rows in chain(first, batches):
             reference._count(batch, resolve_threads(threads))
+            if sample is not None and rows is not None:
+                sample.add(
+                    rows,
+                    np.zeros(batch.n_rows, dtype=np.int32),
+                    lambda _: [WHOLE],
+                    labels=np.full(batch.n_rows, np.nan),
+                )
         return reference
 
     def _count(self, batch: Batch, threads: int) -> None:
@@ -184,6 +217,11 @@ class Reference:
         inside = np.array([int(segment) in overall for segment in keys[:, 1]], dtype=bool)
         return int(counts[(slots == 0) & inside[cells]].sum()) if len(cells) else 0
 
+    @cached_property
+    def drawn(self) -> Drawn | None:
+        """Rows that are kept, where any are."""
+        return None if self.sample is None else self.sample.drawn()
+
     def merge(self, other: Reference) -> None:
         """Add the sums of a reference with the same bins, fitted elsewhere on other rows.
 
@@ -206,6 +244,8 @@ class Reference:
             raise SchemaError(
                 "the references differ in schema, bins or pane; fit one with like= the other"
             )
+        if not same_size(self.sample, other.sample):
+            raise SchemaError("the references differ in sample_rows; fit them alike")
         maps: dict[int, NDArray[np.int32]] = {}
         for name, counted in self.layout.columns.items():
             theirs = other.layout.columns[name].categories
@@ -216,6 +256,9 @@ class Reference:
             maps[counted.block] = np.array([*range(SPECIALS + 1), *moved], dtype=np.int32)
             self.table.cells.widen(counted.block, counted.n_slots)
         self.table.add_state(*other.table.state(), slot_maps=maps)
+        if self.sample is not None and other.sample is not None:
+            self.sample.add_state(*other.sample.state())
+            self.__dict__.pop("drawn", None)
         self._forget()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -253,11 +296,15 @@ class Reference:
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays of the file."""
         table, arrays = self.table.state()
-        return {
+        header = {
             "layout": self.layout.to_dict(),
             "table": table,
             "secret": list(self.secret),
-        }, arrays
+        }
+        if self.sample is not None:
+            header["sample"], rows = self.sample.state()
+            arrays |= {f"sample.{name}": array for name, array in rows.items()}
+        return header, arrays
 
     @classmethod
     def from_state(
@@ -270,7 +317,8 @@ class Reference:
         layout = Layout.from_dict(header["layout"], functions)
         table = WindowTable(layout, header["table"]["pane"])
         table.add_state(header["table"], arrays)
-        return cls(layout, table, (header["secret"][0], header["secret"][1]))
+        sample = restored_sample(layout.schema, header.get("sample"), arrays)
+        return cls(layout, table, (header["secret"][0], header["secret"][1]), sample)
 
     def new_table(
         self, pane: int, retention: Retention | None = None, max_segments: int = MAX_SEGMENTS
@@ -403,25 +451,28 @@ def _new_secret() -> tuple[int, int]:
     return int.from_bytes(os.urandom(8)), int.from_bytes(os.urandom(8))
 
 
-def _first(batches: Iterator[Batch]) -> list[Batch]:
+Given = tuple[Batch, pa.Table | None]  # a table, twice where its rows are sampled
+
+
+def _first(batches: Iterator[Given]) -> list[Given]:
     """As many tables as bins are chosen from."""
-    first: list[Batch] = []
+    first: list[Given] = []
     for batch in batches:
         first.append(batch)
-        if sum(each.n_rows for each in first) >= FIT_ROWS:
+        if sum(each.n_rows for each, _ in first) >= FIT_ROWS:
             break
     if not first:
         raise DataError("the reference holds no table; give at least one, even if it has no rows")
     return first
 
 
-def _batches(table: object) -> Iterator[Batch]:
+def _batches(table: object, *, sampled: bool) -> Iterator[Given]:
     tabular = hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__")
     if tabular or isinstance(table, Mapping | Batch | str) or not isinstance(table, Iterable):
-        yield as_batch(table)
-        return
+        table = [table]
     for part in table:
-        yield as_batch(part)
+        rows = as_table(part) if sampled else None
+        yield as_batch(part if rows is None else rows), rows
 
 
 def _bins_of(layout: Layout) -> dict[str, Any]:

@@ -293,6 +293,7 @@ class WindowTable:
         self._told: set[tuple[str, type[Exception]]] = set()  # failures of derivations
         self.dropped = np.zeros(len(TRAFFIC_SLOTS), dtype=np.int64)
         self._bounds = self.retention.bounds(NEVER)
+        self.n_rolls = 0  # how often the cells were numbered anew
         self._has_expired = False  # whether something older than the last bound was counted
         n_columns = len(self.layout.schema.segment_columns)
         self._pairs = [PairIndex(MAX_GROUPS, _OTHER) for _ in range(n_columns)]
@@ -435,6 +436,7 @@ class WindowTable:
         block, width = self.layout.traffic_block, len(TRAFFIC_SLOTS)
         self.dropped += self.cells.counts(block, lost, np.zeros_like(lost), 1, _NO_MAP, width)[0]
         self.cells.roll(self._panes)
+        self.n_rolls += 1
         if len(lost):
             self._n_unused = len(self._segments) - len(np.unique(self.cells.keys()[:, 1]))
         self._has_expired = False
@@ -442,6 +444,38 @@ class WindowTable:
     def filler(self, batch: Batch) -> Filler:
         """Columns of a batch on their way into the cells."""
         return Filler(batch, [column.task for column in self.layout.given])
+
+    def strata_of(self, cells: IndexArray) -> list[tuple[int, str]]:
+        """Start of the pane and version of cells."""
+        versions, segments = self.versions.texts, list(self._segments)
+        return [
+            (int(pane), versions[segments[segment][0]])
+            for pane, segment in self.cells.keys()[cells].tolist()
+        ]
+
+    def pane_of(self, times: IntArray) -> IntArray:
+        """Start of the pane that points of time are kept in; NEVER where they are forgotten."""
+        if self.pane == 0:
+            return times
+        widths = self._widths(times)
+        return np.where(times < self._bounds[-1], NEVER, times // widths * widths)
+
+    def labels_of(self, batch: Batch) -> list[list[str]]:
+        """For each set of columns, the label of the segment that each row belongs to."""
+        texts: dict[str, list[str]] = {}
+        for name in self.layout.schema.segment_columns:
+            known = Vocabulary([MISSING_SEGMENT, OTHER_SEGMENT], batch.n_rows + 2)
+            codes = self._codes(batch, name, known, 0, batch.n_rows)
+            texts[name] = [known.texts[code] for code in np.broadcast_to(codes, batch.n_rows)]
+        return [
+            [
+                self._label(number, values)
+                for values in zip(*(texts[name] for name in names), strict=True)
+            ]
+            if names
+            else ["all"] * batch.n_rows
+            for number, names in enumerate(self._sets)
+        ]
 
     def count(
         self,

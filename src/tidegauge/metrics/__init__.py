@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidegauge.metrics import drift, fairness, integrity, performance
+from tidegauge.metrics import drift, fairness, integrity, multivariate, performance
 from tidegauge.metrics.inputs import (
     BinaryOutcomes,
     Bins,
@@ -10,10 +10,11 @@ from tidegauge.metrics.inputs import (
     Fine,
     MulticlassOutcomes,
     RegressionOutcomes,
+    RowSamples,
     Traffic,
     ratio,
 )
-from tidegauge.metrics.registry import Metric, families, get, metric, names, remove
+from tidegauge.metrics.registry import Metric, families, get, metric, names, remove, usual
 from tidegauge.metrics.results import Estimate, PerClass, Proportion, mean
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "PerClass",
     "Proportion",
     "RegressionOutcomes",
+    "RowSamples",
     "Traffic",
     "drift",
     "fairness",
@@ -35,8 +37,10 @@ __all__ = [
     "integrity",
     "mean",
     "metric",
+    "multivariate",
     "names",
     "performance",
     "ratio",
     "remove",
+    "usual",
 ]

@@ -27,10 +27,11 @@ from tidegauge.metrics.inputs import (
     GroupOutcomes,
     IntArray,
     Outcomes,
+    RowSamples,
     Traffic,
     ratio,
 )
-from tidegauge.metrics.registry import PROTECTED, Form, Metric, get, names
+from tidegauge.metrics.registry import PROTECTED, Form, Metric, get, usual
 from tidegauge.metrics.results import PerClass, PerGroup, Result, value_of
 from tidegauge.metrics.significance import Quiet
 from tidegauge.values import METRIC_TABLE
@@ -78,6 +79,9 @@ class Sums(Protocol):
 
     def outcomes(self) -> Outcomes | None:
         """Labelled rows, [R, ...] each; None for a model without a task."""
+
+    def samples(self) -> RowSamples:
+        """Sampled rows, [R]; asked for only by metrics that need them."""
 
     def label_share(self) -> FloatArray:
         """Share of the predictions whose label has arrived, [R]."""
@@ -165,16 +169,16 @@ def evaluate(
     model
         Name of the model, for the table.
     metrics
-        Names, labels or `Metric` objects; every metric that applies unless given.
+        Names, labels or `Metric` objects; unless given every metric that applies, but for those
+        that need sampled rows.
     features
         Columns that metrics over all features are about; all unless given.
     quiet
         Gives a column's windows of the reference to hold its test against, [R] or [1]; where None,
         rows are taken for independent.
     """
-    chosen = [
-        m if isinstance(m, Metric) else get(m) for m in (names() if metrics is None else metrics)
-    ]
+    asked = usual() if metrics is None else metrics
+    chosen = [m if isinstance(m, Metric) else get(m) for m in asked]
     serving = {
         target: tuple(_asked(m, form) for m in chosen if (form := m.form_for(target)))
         for target in dict.fromkeys((None, *kinds.values(), task))
@@ -182,7 +186,8 @@ def evaluate(
     if metrics:
         _check_served(chosen, serving)
     rows = keys.segment.size
-    traffic = _Part(None, _arrived(current), _arrived(reference))
+    needed = {need for each in serving[None] for need in each.form.needs}
+    traffic = _Part(None, *(_arrived(sums, needed) for sums in (current, reference)))
     by_label = serving[task] if task else ()
     outcomes = _Part(None, *(_labelled(sums) if by_label else {} for sums in (current, reference)))
     tested = any(FeatureTests in asked.form.needs for asked in serving[None])
@@ -249,8 +254,11 @@ def _check_served(
 # Inputs: fetched a column at a time, then stacked to [C, R, ...].
 
 
-def _arrived(sums: Sums) -> Inputs:
-    return {Traffic: sums.traffic()}
+def _arrived(sums: Sums, needed: set[type]) -> Inputs:
+    inputs: Inputs = {Traffic: sums.traffic()}
+    if RowSamples in needed:
+        inputs[RowSamples] = sums.samples()
+    return inputs
 
 
 def _labelled(sums: Sums) -> Inputs:

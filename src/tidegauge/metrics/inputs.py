@@ -6,6 +6,7 @@ columns, or nothing at all; every metric treats those dimensions alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Self, TypeAlias
@@ -207,6 +208,50 @@ class FeatureTests:
         return np.where(known, np.maximum(self.by_rows, self.by_windows), self.by_rows)
 
 
+@dataclass(frozen=True)
+class RowSamples:
+    """Sampled rows, the features of each as numbers and as codes of categories.
+
+    Both are arrays of matrices, one a window: what differs in length does not stack.
+
+    >>> RowSamples.of(np.zeros((3, 2))).n
+    array(3)
+    """
+
+    numbers: npt.NDArray[np.object_]  # [...] of [n, P], NaN where missing
+    categories: npt.NDArray[np.object_]  # [...] of [n, Q], negative where missing
+
+    @classmethod
+    def of(cls, numbers: FloatArray, categories: IntArray | None = None) -> RowSamples:
+        """One sample."""
+        if categories is None:
+            categories = np.zeros((len(numbers), 0), dtype=np.int64)
+        return cls(matrices([numbers]), matrices([categories])).at(0)
+
+    @property
+    def n(self) -> IntArray:
+        """Rows sampled."""
+        return np.asarray(np.vectorize(len, otypes=[np.int64])(self.numbers))
+
+    def at(self, place: int | tuple[int, ...]) -> RowSamples:
+        """The sample at one place, without leading dimensions."""
+        own = (array[place] for array in (self.numbers, self.categories))
+        return RowSamples(*(matrices([matrix]).reshape(()) for matrix in own))
+
+    def spread(self, shape: tuple[int, ...]) -> RowSamples:
+        """The samples broadcast to a shape."""
+        both = (self.numbers, self.categories)
+        return RowSamples(*(np.broadcast_to(array, shape) for array in both))
+
+
+def matrices(each: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.object_]:
+    """Array of matrices, one a window."""
+    out = np.empty(len(each), dtype=object)
+    for place, matrix in enumerate(each):
+        out[place] = matrix
+    return out
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Labelled:
     """What the outcomes of every task have in common.
@@ -395,7 +440,7 @@ class GroupOutcomes(GroupDecisions):
 Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
 
 COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
-MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests)
+MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests, RowSamples)
 GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes)
 
 TASKS: dict[str, type] = {

@@ -28,6 +28,7 @@ _INPUTS = {
     "FeatureTests": "a test of every feature",
     "GroupDecisions": "decisions on each group",
     "GroupOutcomes": "outcomes of each group",
+    "RowSamples": "sampled rows",
     "BinaryOutcomes": "binary outcomes",
     "MulticlassOutcomes": "multiclass outcomes",
     "RegressionOutcomes": "regression outcomes",

@@ -21,6 +21,7 @@ from tidegauge.metrics.inputs import (
     Fine,
     FloatArray,
     GroupOutcomes,
+    RowSamples,
 )
 from tidegauge.metrics.results import PerClass, PerGroup, Result
 
@@ -124,6 +125,15 @@ class Metric:
     def own(self) -> bool:
         """Whether it is the user's, and not one of the library's."""
         return not self.forms[0].function.__module__.startswith("tidegauge.")
+
+    @property
+    def samples_rows(self) -> bool:
+        """Whether it needs sampled rows; such a metric is computed when it is named, and only then.
+
+        >>> get("domain_classifier_auc").samples_rows
+        True
+        """
+        return RowSamples in self.needs
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -344,6 +354,15 @@ def names(family: str | None = None) -> tuple[str, ...]:
     ('psi', 'kl_divergence')
     """
     return tuple(m.name for m in _REGISTRY.values() if family in (None, m.family))
+
+
+def usual() -> tuple[str, ...]:
+    """Names of the metrics that are computed unless others are asked for.
+
+    >>> "psi" in usual(), "domain_classifier_auc" in usual()
+    (True, False)
+    """
+    return tuple(m.name for m in _REGISTRY.values() if not m.samples_rows)
 
 
 def families() -> tuple[str, ...]:
