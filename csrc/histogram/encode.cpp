@@ -23,10 +23,13 @@ struct InstructionSet {
 // Best first; the last is what the compiler's baseline gives.
 const auto& instruction_sets() {
 #if defined(__x86_64__) && defined(__GNUC__)
+  static const bool has_avx512 =
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  // The functions that name the kernels are compiled for their set too: calling one needs the set.
   static const InstructionSet kSets[] = {
-      {"avx512", avx512::kernels(),
-       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")},
-      {"avx2", avx2::kernels(), __builtin_cpu_supports("avx2") != 0},
+      {"avx512", has_avx512 ? avx512::kernels() : Kernels{}, has_avx512},
+      {"avx2", has_avx2 ? avx2::kernels() : Kernels{}, has_avx2},
       {"scalar", scalar::kernels(), true},
   };
 #elif defined(__aarch64__)
