@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench sanitize clean
+.PHONY: demo test lint bench bench-drift gate sanitize clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -37,7 +37,17 @@ test: $(VENV)/tested
 
 bench: $(VENV)/benched
 	$(BIN)/python benchmarks/bench_import.py
-	$(BIN)/python benchmarks/bench_log.py
+	$(BIN)/python benchmarks/bench_metrics.py
+	$(BIN)/python benchmarks/accuracy.py --seeds 1
+	$(BIN)/python benchmarks/bench_drift.py --quick
+
+# One table of what counting costs, next to peers and to a plain read; peers with pins get an environment each.
+bench-drift: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_drift.py
+
+# Instructions a value on the hot paths, held against benchmarks/baseline.json.
+gate: $(VENV)/tested
+	$(BIN)/python benchmarks/gate.py
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .

@@ -116,7 +116,7 @@ def segments(job: Job) -> None:
             [with_segments(batch) for batch in select(side, FLOATS)]
             for side in (job.reference, job.current)
         )
-        title = f"20 float64, {len(sets)} segment sets of 4 to 16 values"
+        title = f"20 float64, {len(sets)} segment set{'s' * (len(sets) != 1)} of 4 to 16 values"
         job.time(title, reference, current, features=list(FLOATS), segments=list(sets))
 
 

@@ -53,3 +53,20 @@ def drift_chunk(random: np.random.Generator, n: int, part: str) -> pa.RecordBatc
         missing = random.random(n) < NULL_SHARE
         columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes, mask=missing), dictionary)
     return pa.RecordBatch.from_pydict(columns)
+
+
+def wide_job(part: str, n_rows: int, n_columns: int, *, seed: int = 0) -> pa.RecordBatch:
+    """Normal columns, as many as wanted."""
+    random = np.random.default_rng([seed, sorted(SHIFT).index(part), n_columns])
+    values = random.normal(SHIFT[part], 1, (n_columns, n_rows))
+    return pa.RecordBatch.from_pydict({f"x{i}": column for i, column in enumerate(values)})
+
+
+def with_segments(batch: pa.RecordBatch, *, seed: int = 0) -> pa.RecordBatch:
+    """The same rows with four more columns, s0 to s3, of four values each."""
+    random = np.random.default_rng([seed, batch.num_rows])
+    words = pa.array(["north", "east", "south", "west"])
+    for i in range(4):
+        codes = random.integers(0, 4, batch.num_rows, dtype=np.int32)
+        batch = batch.append_column(f"s{i}", pa.DictionaryArray.from_arrays(codes, words))
+    return batch

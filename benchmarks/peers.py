@@ -185,8 +185,12 @@ def evidently(reference: Any, current: Any, numbers: list[str]) -> Callable[[], 
 
 
 def whylogs(reference: Any, current: Any, numbers: list[str]) -> Callable[[], Drift]:
-    """A profile; answers with the largest value of each column."""
+    """A profile; answers with the largest value of each column. It takes None for no text."""
     import whylogs as why
+
+    texts = [column for column in current if column not in numbers]
+    current = current.astype(dict.fromkeys(texts, object))
+    current[texts] = current[texts].where(current[texts].notna(), None)
 
     def answer() -> Drift:
         profile = why.log(current).view()
@@ -201,7 +205,7 @@ def run_apart(name: str, folder: Path, root: Path) -> dict[str, Any] | str:
     python = root / "build" / "peers" / name / "bin" / "python"
     try:
         if not (python.parent / "ready").exists():
-            _call([sys.executable, "-m", "venv", "--clear", str(python.parent.parent)], 60)
+            _call([sys.executable, "-m", "venv", "--clear", str(python.parent.parent)], 300)
             pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
             _call([*pip, *PINS[name]], INSTALL_SECONDS)
             (python.parent / "ready").touch()
