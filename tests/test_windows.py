@@ -382,3 +382,61 @@ def test_segments_that_have_left_make_room(reference: tg.Reference) -> None:
         monitor.log(predictions(columns))
         found = set(monitor.metrics("row_count", segments=None)["segment"].to_pylist())
         assert found == {"all", *(f"g={name}" for name in names)}
+
+
+# Labels of every task.
+
+CLASSES = ["p", "q", "r"]
+
+
+def labelled_traffic(task: str, weighted: bool, n: int = 120) -> tuple[tg.Schema, dict[str, Any]]:
+    """Traffic with everything that its task can have, scores that are missing now and then too."""
+    rng = np.random.default_rng(14)
+    columns = {
+        "id": np.arange(n),
+        "t": (START + np.sort(rng.integers(0, 3 * DAY, n))).astype("datetime64[us]"),
+        "x": rng.normal(size=n),
+    }
+    roles: dict[str, Any] = {"label": "y", "features": ["x"], "segments": ["s"]}
+    columns["s"] = rng.choice(["k", "l"], n)
+    if weighted:
+        roles["weight"] = "w"
+        columns["w"] = rng.gamma(1.0, size=n)
+    if task == "binary":
+        roles["prediction_score"] = "p"
+        columns["p"] = np.where(rng.random(n) < 0.1, np.nan, rng.random(n))
+        columns["y"] = rng.integers(0, 2, n)
+    elif task == "multiclass":
+        roles["prediction_score"] = {name: f"p_{name}" for name in CLASSES}
+        for name, p in zip(CLASSES, rng.dirichlet(np.ones(3), n).T, strict=True):
+            columns[f"p_{name}"] = np.where(rng.random(n) < 0.1, np.nan, p)
+        columns["y"] = rng.choice(CLASSES, n)
+    else:
+        roles["prediction"] = "p"
+        columns["p"] = np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n) * 1e3)
+        columns["y"] = rng.normal(size=n) * 1e-3
+    schema = tg.Schema(task=task, prediction_id="id", timestamp="t", **roles)  # type: ignore[arg-type]
+    return schema, columns
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_repeated_labels_correct_and_leave_no_trace(task: str, weighted: bool) -> None:
+    schema, columns = labelled_traffic(task, weighted)
+    fitted = tg.Reference.fit(columns, schema)
+    rng = np.random.default_rng(15)
+    order = rng.permutation(len(columns["id"]))
+    wrong = rows(columns, order) | {"y": columns["y"][rng.permutation(len(order))]}
+    right, corrected = (monitor_of(fitted) for _ in range(2))
+    for monitor in (right, corrected):
+        monitor.log(predictions(columns))
+    corrected.label(labels(wrong))
+    corrected.label(labels(wrong, slice(0, 50)))  # says the same again
+    corrected.advance(moment(START + 5 * DAY))  # some are rolled up before they are corrected
+    right.label(labels(columns))
+    corrected.label(labels(columns))
+    right.advance(moment(START + 5 * DAY))
+    assert same_sums(right, corrected)
+    assert corrected.account.corrected == (wrong["y"] != columns["y"][order]).sum()
+    assert corrected.account.duplicate >= 50
+    assert right.metrics(window="1d").equals(corrected.metrics(window="1d"))
