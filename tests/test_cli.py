@@ -200,6 +200,21 @@ def test_report_joins_labels(ask):
     assert (n, mean) == (4_000, pytest.approx(right.mean()))
 
 
+def test_slices_finds_the_segment_that_has_changed(ask, folder):
+    table = pq.read_table(folder / "current.parquet").to_pandas()
+    changed = table["origin"] == "JFK"
+    table.loc[changed, "late"] = ~(table.loc[changed, "p_late"] > 0.5)
+    table.to_parquet(folder / "changed.parquet")
+    asked = ("slices", "r.tide", "changed.parquet", "--metric", "accuracy")
+    found = document(ask(*asked, "--json"))["slices"]
+    assert (found[0]["segment"], found[0]["found"]) == ("origin=JFK", True)
+    code, out, _ = ask(*asked, "--against", "rest")
+    assert code == 0
+    assert "origin=JFK" in out
+    assert "slices tested are found" in out
+    assert ask("slices", "r.tide", "changed.parquet", "--metric", "mae")[0] == 2
+
+
 def test_report_takes_a_wider_window(ask):
     found = document(ask("report", "r.tide", "predictions.parquet", "--window", "2d", "--json"))
     assert {width(row) for row in found["metrics"] if row["segment"] == "all"} <= {2, 4, 6}

@@ -706,15 +706,10 @@ def report(options: argparse.Namespace) -> Answer:
     reference = tg.Reference.load(options.reference, derived=functions(options))
     schema = reference.schema
     allowed("column", options.columns or (), [*schema.columns, *schema.makers])
-    pane = options.window if options.window in PANES else "1d"
-    monitor = tg.Monitor(reference, window=pane, lateness=FOREVER)
+    monitor = monitor_for(reference, options)
     with answering():
         monitor.metrics(options.metric, window=options.window)
-    with reader(options) as read:
-        for batch in read.table(options.table):
-            monitor.log(batch)
-        for batch in read.table(options.labels) if options.labels else ():
-            monitor.label(batch)
+    log_tables(monitor, options)
     with answering():
         found = monitor.report(
             title=str(options.table),
@@ -724,6 +719,67 @@ def report(options: argparse.Namespace) -> Answer:
         )
     write_html(found, options.html)
     return Answer(report_document(found), lambda: show_report(found, options.html))
+
+
+def monitor_for(reference: tg.Reference, options: argparse.Namespace) -> tg.Monitor:
+    """Monitor that answers for the windows asked for; a label is joined however late it came."""
+    pane = options.window if options.window in PANES else "1d"
+    return tg.Monitor(reference, window=pane, lateness=FOREVER)
+
+
+def log_tables(monitor: tg.Monitor, options: argparse.Namespace) -> None:
+    """Log a table of predictions, then one of labels if there is one."""
+    with reader(options) as read:
+        for batch in read.table(options.table):
+            monitor.log(batch)
+        for batch in read.table(options.labels) if options.labels else ():
+            monitor.label(batch)
+
+
+@command(
+    option("reference", type=Path, help="a file that `tidegauge fit` wrote, with segments"),
+    option("table", type=Path, help=f"predictions, {TABLE}"),
+    option("--metric", required=True, help="accuracy, log_loss, mae, missing_rate, psi, ..."),
+    option("--column", help="column that the metric looks at; every one unless given"),
+    option("--labels", type=Path, metavar="TABLE", help="outcomes that came later"),
+    option("--window", default="all", help="10min, 1h, 1d, 30d, 1mo, ...; one over all by default"),
+    option("--against", choices=["reference", "rest"], default="reference"),
+    DERIVED,
+)
+def slices(options: argparse.Namespace) -> Answer:
+    """Find the segments that account for a loss or a drift, not counting what chance would give."""
+    check_metrics([options.metric])
+    reference = tg.Reference.load(options.reference, derived=functions(options))
+    monitor = monitor_for(reference, options)
+    asked = {"column": options.column, "window": options.window, "against": options.against}
+    with answering():
+        monitor.slices(options.metric, **asked)
+    log_tables(monitor, options)
+    with answering():
+        found = monitor.slices(options.metric, **asked).to_pylist()
+    return Answer({"slices": found}, lambda: show_slices(found))
+
+
+def show_slices(found: Sequence[dict[str, Any]], *, limit: int = 20) -> Iterator[Any]:
+    """Slices that are not chance, those that account for most first."""
+    real = [row for row in found if row["found"]]
+    names = ["value", "baseline", "effect", "contribution", "explained"]
+    cells = [
+        [
+            row["segment"],
+            row["column"] or "",
+            moment(np.datetime64(row["window_start"].replace(tzinfo=None)))
+            if row["window_start"]
+            else "",
+            *("" if row[name] is None else f"{row[name]:.3g}" for name in names),
+            f"{row['n']:,}",
+        ]
+        for row in real[:limit]
+    ]
+    heads = ["<segment", "<column", "<window", *names, "rows"]
+    if cells:
+        yield grid("Slices", heads, cells)
+    yield f"{len(real):,} of {len(found):,} slices tested are found{more(real, limit)}"
 
 
 @command(
