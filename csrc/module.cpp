@@ -10,6 +10,7 @@ void bind_window(pybind11::module_& m);
 void bind_join(pybind11::module_& m);
 void bind_embedding(pybind11::module_& m);
 void bind_sample(pybind11::module_& m);
+void bind_device(pybind11::module_& m);
 
 }  // namespace tidegauge
 
@@ -23,4 +24,5 @@ PYBIND11_MODULE(_core, m) {
   tidegauge::bind_join(m);
   tidegauge::bind_embedding(m);
   tidegauge::bind_sample(m);
+  tidegauge::bind_device(m);
 }

@@ -11,11 +11,15 @@
 
 namespace tidegauge {
 
+using i8 = signed char;
+using i16 = short;
 using i32 = int;
 using i64 = long long;
+using u8 = unsigned char;
 using u16 = unsigned short;
 using u32 = unsigned int;
 using u64 = unsigned long long;
+using f32 = float;
 using f64 = double;
 
 // Scatters integers over all of 64 bits, one to one.

@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from cuda_on_cpu.device import CpuDevice
 from hypothesis import HealthCheck, settings
+
+import tidegauge as tg
+from tidegauge import cuda
+from tidegauge.cuda.launcher import Limits
 
 settings.register_profile(
     "default",
@@ -24,7 +29,17 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-@pytest.fixture(params=["cpu"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """Every device that the same test body must pass on."""
-    return str(request.param)
+SMALL = Limits(count_bytes=1 << 20, lane_bytes=1 << 18, stretch_rows=(256, 4096))
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every device that the same test body must pass on; it is the default while the test runs.
+
+    The CUDA engine runs its kernels on the CPU, with little memory.
+    """
+    name = str(request.param)
+    monkeypatch.setattr(cuda, "open_engine", lambda host: cuda.CudaEngine(CpuDevice(), host, SMALL))
+    for function in (tg.Monitor.__init__, tg.Monitor.load.__func__, tg.compare):
+        monkeypatch.setitem(function.__kwdefaults__, "device", name)
+    return name

@@ -15,6 +15,7 @@ from pyarrow import csv, ipc
 
 import tidegauge as tg
 from tidegauge import cli, metrics
+from tidegauge.cuda.cupy_device import list_devices
 
 pytest.importorskip("rich")
 
@@ -367,8 +368,8 @@ def test_cuda_devices_come_from_cupy(monkeypatch):
         class cuda:
             runtime = Runtime()
 
-    monkeypatch.setattr(cli, "import_module", lambda _: Cupy)
-    devices, note = cli.cuda_devices()
+    monkeypatch.setitem(sys.modules, "cupy", Cupy)
+    devices, note = list_devices()
     assert devices == [{"name": "H100", "memory_gib": 80.0, "capability": "9.0"}]
     assert "1" in note
 

@@ -21,6 +21,8 @@ import tidegauge as tg
 from tidegauge import archive
 from tidegauge.window import parse_duration
 
+pytestmark = pytest.mark.usefixtures("engine")
+
 HOUR = 3_600_000_000
 START = 1_700_000_000_000_000 // HOUR * HOUR
 
@@ -569,8 +571,8 @@ def test_names_are_checked_against_what_is_known(reference: tg.Reference) -> Non
     for window in ("7h", "2d", "30s"):
         with pytest.raises(ValueError, match="must divide a day"):
             tg.Monitor(reference, window=window)
-    with pytest.raises(ValueError, match="allowed: cpu, auto"):
-        tg.Monitor(reference, device="cuda")
+    with pytest.raises(ValueError, match="allowed: cpu, cuda, auto"):
+        tg.Monitor(reference, device="gpu")
 
 
 def test_labels_need_an_id() -> None:

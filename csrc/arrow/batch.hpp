@@ -22,6 +22,7 @@ class Batch {
   ~Batch();
 
   [[nodiscard]] i64 n_rows() const noexcept { return chunk_starts_.back(); }
+  [[nodiscard]] i64 n_chunks() const noexcept { return static_cast<i64>(arrays_.size()); }
   [[nodiscard]] const std::vector<std::string>& names() const noexcept { return names_; }
   [[nodiscard]] const std::vector<std::string>& types() const noexcept { return types_; }
   [[nodiscard]] i64 find(const std::string& name) const;  // index of the column, -1 when absent

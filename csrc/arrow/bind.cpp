@@ -88,6 +88,7 @@ void bind_arrow(py::module_& m) {
           },
           "schema"_a, "array"_a, "Take over a struct array.")
       .def_property_readonly("n_rows", &Batch::n_rows, "Rows in all chunks.")
+      .def_property_readonly("n_chunks", &Batch::n_chunks, "Chunks of every column.")
       .def_property_readonly("names", &Batch::names, "Column names, in order.")
       .def_property_readonly("types", &Batch::types, "Column types as a reader would write them.")
       .def("kind", &kind_of, "name"_a, "absent, empty, null, bool, integer, float, text, time, vector or other.");

@@ -35,7 +35,7 @@ bool time_at(const ColumnView& view, i64 row, i64& out) noexcept {
   switch (view.type) {
     case Type::kTimestamp: return to_microseconds(values_of<std::int64_t>(view)[row], view.ticks_per_second, out);
     case Type::kDate64: return to_microseconds(values_of<std::int64_t>(view)[row], 1'000, out);
-    default: out = values_of<std::int32_t>(view)[row] * 86'400'000'000LL; return true;
+    default: return !__builtin_mul_overflow(i64{values_of<std::int32_t>(view)[row]}, 86'400'000'000LL, &out);
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "errors.hpp"
 #include "histogram/encode.hpp"
+#include "histogram/slot.hpp"
 
 namespace tidegauge {
 namespace {
@@ -16,11 +17,6 @@ f64 from_rank(i64 rank) { return std::bit_cast<f64>(rank < 0 ? rank ^ 0x7fffffff
 i64 to_rank(f64 x) {
   const auto bits = std::bit_cast<i64>(x);
   return bits < 0 ? bits ^ 0x7fffffffffffffffLL : bits;
-}
-
-i32 cell_of(f64 x, const Grid& grid) {
-  if (grid.kind == GridKind::kLinear) return linear_cell(x, grid);
-  return grid.kind == GridKind::kLog ? log_cell(x, grid) : grid.kind == GridKind::kSymlog ? symlog_cell(x, grid) : 0;
 }
 
 // About where a cell begins; the search below makes it exact.

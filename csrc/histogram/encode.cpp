@@ -6,6 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "histogram/slot.hpp"
+
 namespace tidegauge {
 
 namespace scalar {
@@ -110,13 +112,7 @@ template <typename T>
 void follow_guide(const NumericBins& bins, const T* values, i64 n, u16* slots) noexcept {
   const GuideCell* guide = bins.guide.data();
   for (i64 i = 0; i < n; ++i) {
-    const GuideCell cell = guide[slots[i]];
-    const f64 x = to_double(values[i]);
-    i32 slot = cell.below + (x >= cell.edge ? 1 : 0);
-    if (cell.more > 0) {
-      const i32 first = cell.below - kSpecials;
-      slot = kSpecials + edges_at_or_below(x, bins.edges.data(), first, first + 1 + cell.more);
-    }
+    const i32 slot = guided_slot(to_double(values[i]), guide[slots[i]], bins.edges.data());
     slots[i] = static_cast<u16>(slot);
   }
 }

@@ -13,13 +13,6 @@
 
 namespace tidegauge {
 
-// Where among the exact edges the values of one guide cell lie.
-struct GuideCell {
-  f64 edge = 0;   // first edge within the cell
-  i32 below = 0;  // edges before the cell
-  i32 more = 0;   // edges within the cell after the first
-};
-
 // A grid, or more exact edges than it has cuts, found through a guide table.
 struct NumericBins {
   Grid grid;                     // of the bins; the guide where there are edges

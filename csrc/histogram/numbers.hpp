@@ -3,30 +3,12 @@
 // Deterministic: all but 64-bit integers are represented exactly; those are rounded to the nearest double.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <limits>
 
-#include "portable.hpp"
+#include "histogram/slot.hpp"
 
 namespace tidegauge {
-
-struct Half {  // IEEE 754 binary16
-  u16 bits;
-};
-
-inline f64 to_double(Half half) noexcept {
-  const u32 magnitude = half.bits & 0x7fffU;
-  const u32 sign = (half.bits & 0x8000U) << 16;
-  const float finite = std::bit_cast<float>(magnitude << 13) * 0x1p112F;  // subnormals too
-  const u32 bits = magnitude < 0x7c00U ? std::bit_cast<u32>(finite) : 0x7f800000U | magnitude << 13;
-  return static_cast<f64>(std::bit_cast<float>(sign | bits));
-}
-
-template <typename T>
-f64 to_double(T value) noexcept {
-  return static_cast<f64>(value);
-}
 
 // A template of every such type.
 template <template <typename...> typename List>

@@ -1,6 +1,7 @@
 #include "window/read_cells.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "errors.hpp"
 
@@ -68,6 +69,23 @@ void add_entries(Cells& cells, i32 block, std::span<const i32> where, std::span<
     if (!inside) throw DataError("a stored count lies outside the layout");
   }
   for (std::size_t i = 0; i < where.size(); ++i) cells.count(where[i], block, slots[i], counts[i]);
+}
+
+void add_counts(Cells& cells, i32 block, std::span<const i32> where, std::span<const i64> counts) {
+  const i32 n_slots = cells.n_slots(block);
+  const auto width = static_cast<std::size_t>(n_slots);
+  if (counts.size() != where.size() * width) throw DataError("counts do not fit the layout");
+  for (std::size_t i = 0; i < where.size(); ++i) {
+    const auto row = counts.subspan(i * width, width);
+    CountBlock& target = cells[where[i]].blocks[static_cast<std::size_t>(block)];
+    if (std::accumulate(row.begin(), row.end(), i64{0}) >= n_slots / 2) {
+      target.add_counts(row);
+      continue;
+    }
+    for (i32 slot = 0; slot < n_slots; ++slot) {  // few rows: their slots may fit beside the ones that are there
+      if (const i64 count = row[static_cast<std::size_t>(slot)]; count != 0) target.add(slot, count, n_slots);
+    }
+  }
 }
 
 void add_extremes(Cells& cells, i32 block, std::span<const i32> where, std::span<const f64> extremes) {

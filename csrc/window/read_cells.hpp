@@ -35,6 +35,9 @@ struct Entries {
 void add_entries(Cells& cells, i32 block, std::span<const i32> where, std::span<const i32> slots,
                  std::span<const i64> counts);
 
+// Adds dense rows: counts[where.size() * n_slots].
+void add_counts(Cells& cells, i32 block, std::span<const i32> where, std::span<const i64> counts);
+
 void add_extremes(Cells& cells, i32 block, std::span<const i32> where, std::span<const f64> extremes);
 
 // (pane, segment) of every cell. keys[n_cells * 2]

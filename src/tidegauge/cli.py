@@ -829,6 +829,7 @@ def metrics(options: argparse.Namespace) -> Answer:
 def devices(options: argparse.Namespace) -> Answer:
     """Tell what this machine offers, and what the engine makes of it."""
     from tidegauge import _core
+    from tidegauge.cuda.cupy_device import list_devices
 
     cpu = {
         "model": cpu_model(),
@@ -836,7 +837,7 @@ def devices(options: argparse.Namespace) -> Answer:
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "instructions": _core.instruction_set(),
     }
-    cuda, note = cuda_devices()
+    cuda, note = list_devices()
 
     def show() -> Iterator[Any]:
         yield grid(
@@ -894,27 +895,6 @@ def cpu_model() -> str:
         text = ""
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def cuda_devices() -> tuple[list[dict[str, Any]], str]:
-    """List the CUDA devices that CuPy sees, with a word on what they are used for."""
-    try:
-        runtime = import_module("cupy").cuda.runtime
-    except ImportError:
-        return [], "CUDA: CuPy is not installed, so no device was looked for"
-    try:
-        found = [runtime.getDeviceProperties(at) for at in range(runtime.getDeviceCount())]
-    except runtime.CUDARuntimeError as error:
-        return [], f"CUDA: no device can be used: {one_line(error)}"
-    listed = [
-        {
-            "name": one["name"].decode(),
-            "memory_gib": round(one["totalGlobalMem"] / 2**30, 1),
-            "capability": f"{one['major']}.{one['minor']}",
-        }
-        for one in found
-    ]
-    return listed, f"CUDA: {len(listed)} devices"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -87,6 +87,10 @@ def _table(columns: Mapping[str, Any]) -> pa.Table:
         if isinstance(values, np.ndarray) and values.ndim != 1:
             arrays[name] = _vectors(name, values)
             continue
+        if hasattr(values, "__cuda_array_interface__"):
+            raise DataError(
+                f"column {name!r}: lies on a CUDA device; use device='cuda', or copy it to the host"
+            )
         fixed = isinstance(values, np.ndarray) and values.dtype.kind in "US"
         readable = values.astype(object) if fixed else values
         try:
@@ -112,9 +116,17 @@ def _vectors(name: str, values: NDArray[Any]) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(members, values.shape[1])
 
 
-def tiles(batch: Batch, schema: Schema | None = None) -> Iterator[tuple[int, int]]:
+class _Sized(Protocol):
+    @property
+    def n_rows(self) -> int: ...
+
+
+def tiles(
+    batch: _Sized, schema: Schema | None = None, n_rows: int | None = None
+) -> Iterator[tuple[int, int]]:
     """Row ranges of a batch that are read at once; all rows where features stand as they came."""
-    size = batch.n_rows if schema is not None and not any(_row_roles(schema)) else TILE
+    alike = schema is not None and not any(_row_roles(schema))
+    size = batch.n_rows if alike else n_rows or TILE
     for start in range(0, batch.n_rows, max(size, 1)):
         yield start, min(start + size, batch.n_rows)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tidegauge import archive
 from tidegauge import metrics as registry
-from tidegauge._core import NEVER, Batch, DataError, Filler, Join, SchemaError
+from tidegauge._core import NEVER, Batch, DataError, Join, SchemaError
 from tidegauge.comparison import (
     chosen_metrics,
     distributions,
@@ -24,7 +24,7 @@ from tidegauge.comparison import (
     window_comparison,
 )
 from tidegauge.derived import ArrayFunction
-from tidegauge.engine import resolve_device, resolve_threads
+from tidegauge.engine import Rows, open_engine
 from tidegauge.ingest import (
     Predictions,
     as_batch,
@@ -74,7 +74,7 @@ class Monitor:
     lateness
         How long after its own time a prediction waits for its label.
     device
-        "cpu", or "auto" for the best there is.
+        "cpu", "cuda", or "auto" for CUDA where there is a device. All give the same counts.
     model
         Name of the model, for the metric table.
     threads
@@ -126,9 +126,9 @@ class Monitor:
         self.retention = None if retention is None else dict(retention)
         self.window = window or _finest(retention)
         self.lateness = lateness
-        self.device = resolve_device(device)
+        self._engine = open_engine(device, threads)
+        self.device = self._engine.name
         self.model = model
-        self.threads = resolve_threads(threads)
         self.max_pending = max_pending
         self.max_segments = max_segments
         pane = parse_duration(self.window, role="window")
@@ -194,21 +194,22 @@ class Monitor:
         DataError
             When an id, timestamp, score, label or weight cannot be used; nothing is counted then.
         """
-        table = None if self._sample is None else as_table(batch)
-        rows = as_batch(batch if table is None else table)
         with self._lock:
-            id_kind = self._check_ids(rows)
-            ranges = list(tiles(rows, self.schema))
+            table = None
+            if self._sample is not None:  # whole rows are kept: all columns come to the host
+                batch = table = as_table(self._engine.on_host(batch))
+            rows = self._engine.open(batch, self._table.layout)
+            id_kind = self._check_ids(rows.host)
+            ranges = list(tiles(rows, self.schema, self._engine.tile_rows))
             # Everything that can fail is read before anything is counted; one tile is kept.
-            read = {span: self._read(rows, *span) for span in ranges[:1]}
+            read = {span: self._read(rows.host, *span) for span in ranges[:1]}
             for span in ranges[1:]:
-                self._read(rows, *span)
+                self._read(rows.host, *span)
             self._id_kind = id_kind
-            filler = self._table.filler(rows)
             counted = 0
             for span in ranges:
-                part = read.pop(span) if span in read else self._read(rows, *span)
-                accepted, cells = self._log(filler, span, part)
+                part = read.pop(span) if span in read else self._read(rows.host, *span)
+                accepted, cells = self._log(rows, span, part)
                 if self._sample is not None and table is not None:
                     n = span[1] - span[0]
                     self._sample.add(
@@ -256,17 +257,17 @@ class Monitor:
         return kind
 
     def _log(
-        self, filler: Filler, span: tuple[int, int], rows: Predictions
+        self, batch: Rows, span: tuple[int, int], rows: Predictions
     ) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
         """Count a tile; which of its rows were accepted, and the cells of all."""
         table = self._table
-        derived = table.derive(filler.batch, span, threads=self.threads)
-        groups, versions = table.groups(filler.batch, *span)
+        derived = table.derive(batch.host, span, threads=self._engine.threads)
+        groups, versions = table.groups(batch.host, *span)
         n = span[1] - span[0]
         if rows.keys is None:
             cells = table.locate(rows.times, groups)
             table.count(
-                filler, span, cells, None, groups=groups, derived=derived, threads=self.threads
+                batch, span, cells, None, groups=groups, derived=derived, engine=self._engine
             )
             table.add_labelled(rows, groups)
             if self.schema.timestamp is not None:
@@ -288,7 +289,7 @@ class Monitor:
         )
         accepted = flags.astype(bool)
         table.count(
-            filler, span, cells, accepted, groups=groups, derived=derived, threads=self.threads
+            batch, span, cells, accepted, groups=groups, derived=derived, engine=self._engine
         )
         table.add_outcomes(outcomes)
         if rows.labels is not None:
@@ -328,6 +329,7 @@ class Monitor:
             )
         rows = as_batch(batch)
         with self._lock:
+            self._engine.check()
             id_kind = self._check_ids(rows)
             ranges = list(tiles(rows))
             secret = self.reference.secret
@@ -625,6 +627,7 @@ class Monitor:
         return [name for name in asked if name in counted]
 
     def _span(self, window: str | None, step: str | None) -> Span:
+        self._engine.check()
         timeless = self._table.pane == 0
         return Span.parse("all" if timeless and window is None else window, step, self._table.pane)
 
@@ -735,6 +738,8 @@ class Monitor:
             raise SchemaError("a monitor cannot be merged into itself")
         first, second = sorted((self, other), key=id)
         with first._lock, second._lock:
+            self._engine.check()
+            other._engine.check()
             header, arrays = other._table.state()
             state = other._join.save()
             groups = self._table.add_groups(other._table.group_names())
@@ -808,6 +813,7 @@ class Monitor:
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays of the file: equal for monitors that have counted the same events."""
         with self._lock:
+            self._engine.check()
             reference, reference_arrays = self.reference.state()
             table, table_arrays = self._table.state()
             join = self._join.save()
@@ -864,6 +870,7 @@ def compare(
     metrics: str | Metric | Sequence[str | Metric] | None = None,
     columns: str | Sequence[str] | None = None,
     title: str = "Current against reference",
+    device: str = "cpu",
 ) -> Report:
     """Compare two tables in one call: drift and integrity of every column.
 
@@ -879,6 +886,8 @@ def compare(
         Which to compute; all unless given.
     title
         Heading of the report.
+    device
+        Where the current table is counted: "cpu", "cuda" or "auto".
 
     Returns
     -------
@@ -898,10 +907,8 @@ def compare(
         reference.layout, schema=replace(reference.schema, timestamp=None, prediction_id=None)
     )
     whole = Reference(timeless, reference.table, reference.secret)
-    monitor = Monitor(whole, model="compare")
-    rows = as_batch(current)
-    monitor.log(rows)
-    if not rows.n_rows:
+    monitor = Monitor(whole, model="compare", device=device)
+    if not monitor.log(current):
         monitor._table.add_empty_cell()
     table = monitor.metrics(metrics, columns=columns)
     drawn = monitor._distributions(columns)
@@ -909,7 +916,6 @@ def compare(
         "reference rows": f"{reference.n_rows:,}",
         "fine bins": str(reference.layout.n_bins),
     }
-    known = dict.fromkeys(reference.schema.columns)
-    if apart := [name for name in rows.names if name not in known]:
+    if apart := monitor.new_columns:
         settings["columns not compared"] = ", ".join(apart)
     return Report(title=title, table=table, distributions=drawn, settings=settings)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tidegauge import archive
 from tidegauge._core import SPECIALS, Batch, DataError, SchemaError, Vocabulary
 from tidegauge.derived import ArrayFunction, derive, refuse
-from tidegauge.engine import resolve_threads
+from tidegauge.engine import CpuEngine, resolve_threads
 from tidegauge.ingest import as_batch, as_table, first_texts, read_predictions, tiles
 from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
 from tidegauge.metrics.significance import Quiet
@@ -150,8 +150,9 @@ class Reference:
         secret = like.secret if like else _new_secret()
         sample = new_sample(sample_rows, layout.schema)
         reference = cls(layout, WindowTable(layout, width if timed else 0), secret, sample)
+        engine = CpuEngine(resolve_threads(threads))
         for batch, rows in chain(first, batches):
-            reference._count(batch, resolve_threads(threads))
+            reference._count(batch, engine)
             if sample is not None and rows is not None:
                 sample.add(
                     rows,
@@ -161,24 +162,26 @@ class Reference:
                 )
         return reference
 
-    def _count(self, batch: Batch, threads: int) -> None:
+    def _count(self, batch: Batch, engine: CpuEngine) -> None:
         layout = self.layout
+        whole = engine.open(batch, layout)
         self._grow_categories(batch, layout.given)
         timestamp = layout.schema.timestamp if self.table.pane else None
         read = [
             (rows, read_predictions(batch, layout, *rows, secret=None, timestamp=timestamp))
             for rows in tiles(batch, layout.schema)
         ]
-        filler = self.table.filler(batch)
         for rows, predictions in read:
             derived = None
             if layout.derivations:
-                derived = derive(layout.derivations, batch, *rows, failed=refuse, threads=threads)
+                derived = derive(
+                    layout.derivations, batch, *rows, failed=refuse, threads=engine.threads
+                )
                 self._grow_categories(derived, layout.derived)
             groups, _ = self.table.groups(batch, *rows)
             cells = self.table.locate(predictions.times, groups)
             self.table.count(
-                filler, rows, cells, None, groups=groups, derived=derived, threads=threads
+                whole, rows, cells, None, groups=groups, derived=derived, engine=engine
             )
             self.table.add_labelled(predictions, groups)
         self._forget()

@@ -247,6 +247,14 @@ class Schema:
         roles = [column for _, column in self.roles()]
         return tuple(dict.fromkeys([*roles, *self.segment_columns, *inputs]))
 
+    @property
+    def role_columns(self) -> tuple[str, ...]:
+        """Columns that are read and not only counted: roles, segments, inputs of derivations."""
+        counted = set(self.declared)
+        inputs = [column for each in self.derivations.values() for column in each.inputs]
+        roles = [column for _, column in self.roles() if column not in counted]
+        return tuple(dict.fromkeys([*roles, *self.segment_columns, *inputs]))
+
     def with_kinds(self, batches: Sequence[Batch]) -> Schema:
         """Return the schema with the kind of every column settled by its type."""
         batch = batches[0]

@@ -26,6 +26,7 @@ from tidegauge._core import (
     intern_codes,
 )
 from tidegauge.derived import Derivation, derive, told
+from tidegauge.engine import Engine, Rows
 from tidegauge.ingest import Predictions, spread
 from tidegauge.layout import (
     LOSS_SUMS,
@@ -441,10 +442,6 @@ class WindowTable:
             self._n_unused = len(self._segments) - len(np.unique(self.cells.keys()[:, 1]))
         self._has_expired = False
 
-    def filler(self, batch: Batch) -> Filler:
-        """Columns of a batch on their way into the cells."""
-        return Filler(batch, [column.task for column in self.layout.given])
-
     def strata_of(self, cells: IndexArray) -> list[tuple[int, str]]:
         """Start of the pane and version of cells."""
         versions, segments = self.versions.texts, list(self._segments)
@@ -479,21 +476,21 @@ class WindowTable:
 
     def count(
         self,
-        filler: Filler,
+        batch: Rows,
         rows: tuple[int, int],
         cells: IndexArray,
         accepted: NDArray[np.bool_] | None,
         *,
         groups: IndexArray,
         derived: Batch | None,
-        threads: int,
+        engine: Engine,
     ) -> None:
         """Count rows [start, stop) of a batch into their cells, all columns and the traffic.
 
         `derived` holds what was made of these rows alone.
         """
         known = set(self.layout.schema.columns)
-        unknown = [name for name in filler.batch.names if name not in known]
+        unknown = [name for name in batch.names if name not in known]
         n_rows = rows[1] - rows[0]
         n_accepted = n_rows if accepted is None else int(accepted.sum())
         for name in unknown:
@@ -510,10 +507,10 @@ class WindowTable:
             pooled = self._pooled_of_group[spread(groups, cells.shape[1])].T
             self._add_traffic("pooled", cells[pooled], each)
         kept = np.ascontiguousarray(kept)
-        self.cells.fill(filler, *rows, kept, self.layout.traffic_block, threads)
+        engine.fill(self.cells, batch, rows, kept, self.layout)
         if derived is not None:
             made = Filler(derived, [column.task for column in self.layout.derived])
-            self.cells.fill(made, 0, n_rows, kept, NO_TRAFFIC, threads)
+            self.cells.fill(made, 0, n_rows, kept, NO_TRAFFIC, engine.threads)
 
     def derive(self, batch: Batch, rows: tuple[int, int], *, threads: int) -> Batch | None:
         """Make the derived columns of rows [start, stop); what fails is told once and invalid."""
