@@ -66,7 +66,7 @@ sanitize: $(VENV)/tested
 	$(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp build/sanitized-objects
 	PYTHONPATH=$(SANITIZED) HYPOTHESIS_PROFILE=sanitize ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_monitor.py tests/test_windows.py
+	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_embedding.py tests/test_sample.py tests/test_monitor.py tests/test_windows.py
 
 clean:
 	rm -rf $(VENV) build demo src/*.egg-info src/tidegauge/_core*.so
