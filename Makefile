@@ -1,5 +1,6 @@
 # make demo   set up, then monitor a year of real flights      make test   set up, then run every test
 # make lint   formatting, types, warnings as errors            make bench  timings next to peers and limits
+#                                                             make bench-shap  Kernel SHAP next to shap and shapiq
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift gate sanitize clean
+.PHONY: demo test lint bench bench-drift bench-shap gate sanitize clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +49,9 @@ bench-drift: $(VENV)/benched
 # Instructions a value on the hot paths, held against benchmarks/baseline.json.
 gate: $(VENV)/tested
 	$(BIN)/python benchmarks/gate.py
+
+bench-shap: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_shap.py --peers --wide
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .

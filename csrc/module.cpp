@@ -11,6 +11,7 @@ void bind_join(pybind11::module_& m);
 void bind_embedding(pybind11::module_& m);
 void bind_sample(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
+void bind_shap(pybind11::module_& m);
 
 }  // namespace tidegauge
 
@@ -25,4 +26,5 @@ PYBIND11_MODULE(_core, m) {
   tidegauge::bind_embedding(m);
   tidegauge::bind_sample(m);
   tidegauge::bind_device(m);
+  tidegauge::bind_shap(m);
 }

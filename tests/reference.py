@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -781,6 +781,39 @@ FAIRNESS = {
     "group_benefit": alone(benefit_of),
     "group_calibration_error": alone(calibration_of),
 }
+# Explanations.
+
+
+def shapley_values(worth, n):
+    """What each of n players adds, over all orders in which they may come; worth is of a set."""
+    values = []
+    for player in range(n):
+        others = [other for other in range(n) if other != player]
+        value = 0.0
+        for size in range(n):
+            share = math.factorial(size) * math.factorial(n - size - 1) / math.factorial(n)
+            for members in combinations(others, size):
+                value += share * (worth({*members, player}) - worth(set(members)))
+        values.append(value)
+    return values
+
+
+def coalition_worth(predict, row, background, players, *, weights=None, link=lambda mean: mean):
+    """Worth of a set of players: linked mean prediction with their columns from the row.
+
+    predict takes one row as a list; players are lists of columns.
+    """
+    weights = weights or [1 / len(background)] * len(background)
+
+    def worth(members):
+        known = {column for player in members for column in players[player]}
+        mean = 0.0
+        for other, weight in zip(background, weights, strict=True):
+            mixed = [row[c] if c in known else other[c] for c in range(len(row))]
+            mean += weight * predict(mixed)
+        return link(mean)
+
+    return worth
 
 
 # --- multivariate drift ------------------------------------------------------------------------

