@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from tidegauge import _core
 from tidegauge._core import DataError
-from tidegauge.engine import resolve_device
 from tidegauge.explain import exact as exact_paths
 from tidegauge.explain.background import Background
 from tidegauge.explain.estimator import (
@@ -220,7 +219,7 @@ class KernelExplainer:
         method: Literal["auto", "sinh", "wls"] = "auto",
         exact: Literal["auto", "never"] = "auto",
         dtype: Literal["float32", "float64"] | None = None,
-        device: str = "auto",
+        device: Literal["auto", "cpu"] = "auto",
         seed: int = 0,
         max_bytes: int = 64 << 20,
     ) -> None:
@@ -230,7 +229,8 @@ class KernelExplainer:
         _allowed("dtype", dtype, (None, "float32", "float64"))
         if not 0 <= seed < 1 << 32:
             raise ValueError(f"seed is a number from 0 to {(1 << 32) - 1}, got {seed}")
-        self.device = resolve_device(device)
+        _allowed("device", device, ("auto", "cpu"))
+        self.device = "cpu"
         self.link: Literal["identity", "logit"] = link
         self.method = method
         self.exact = exact
