@@ -64,7 +64,7 @@ lint: $(VENV)/linted
 SANITIZED := build/sanitized
 sanitize: $(VENV)/tested
 	mkdir -p $(SANITIZED)
-	cp -r src/tidegauge $(SANITIZED)/ && rm -f $(SANITIZED)/tidegauge/_core*.so
+	cp -rL src/tidegauge $(SANITIZED)/ && rm -f $(SANITIZED)/tidegauge/_core*.so
 	TIDEGAUGE_CXXFLAGS="-Werror -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all" \
 	TIDEGAUGE_LDFLAGS="-fsanitize=address,undefined" \
 	$(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp build/sanitized-objects
