@@ -816,6 +816,52 @@ def coalition_worth(predict, row, background, players, *, weights=None, link=lam
     return worth
 
 
+def exchange_worth(predict, after, before):
+    """Worth of a set of columns: mean prediction with those of `after` and the rest of `before`.
+
+    Each pair of rows counts once, so both samples are drawn for themselves.
+    """
+
+    def worth(members):
+        mixed = [
+            [row[c] if c in members else other[c] for c in range(len(row))]
+            for row in after
+            for other in before
+        ]
+        return sum(map(predict, mixed)) / len(mixed)
+
+    return worth
+
+
+def loss_shift(loss, before, after):
+    """What each column, and last the mix of labels, adds to the change of the mean loss.
+
+    loss takes a row and its label; before and after are rows with their labels.
+    """
+    rows = [row for row, _ in before]
+    n = len(rows[0])
+    values = []
+    for sample in (after, before):
+        total = [0.0] * (n + 1)
+        for row, label in sample:
+            worth = exchange_worth(lambda mixed, y=label: loss(mixed, y), [row], rows)
+            each = [*shapley_values(worth, n), worth(set())]
+            total = [x + y / len(sample) for x, y in zip(total, each, strict=True)]
+        values.append(total)
+    return [x - y for x, y in zip(*values, strict=True)]
+
+
+def ndcg(relevance, scores):
+    """Discounted relevance of a ranking by scores, as a share of the best one's."""
+
+    def gain(order):
+        return sum(relevance[k] / math.log2(rank + 2) for rank, k in enumerate(order))
+
+    places = range(len(scores))
+    best = gain(sorted(places, key=lambda k: -relevance[k]))
+    return gain(sorted(places, key=lambda k: -scores[k])) / best if best else NAN
+
+
 # --- multivariate drift ------------------------------------------------------------------------
 
 

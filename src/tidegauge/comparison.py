@@ -60,6 +60,14 @@ DISPLAY_BINS = 40
 DISPLAY_CATEGORIES = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Sampled rows, and the places among them of the rows of each window, as they were drawn."""
+
+    drawn: Drawn
+    places: list[IntArray]
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Rows of windows, and for each the row of the reference it is compared with.
@@ -119,35 +127,66 @@ class Comparison:
         n = self.sums.n_rows
         if n <= ROWS_AT_ONCE:
             return [self] if n else []
-        parts = []
-        for start in range(0, n, ROWS_AT_ONCE):
-            rows = slice(start, min(start + ROWS_AT_ONCE, n))
-            sums = self.sums.only(np.arange(rows.start, rows.stop))
-            opens, closes = self.keys.window_start, self.keys.window_end
-            keys = replace(
-                self.keys,
-                window_start=None if opens is None else opens[rows],
-                window_end=None if closes is None else closes[rows],
-                version=self.keys.version[rows],
-                segment=self.keys.segment[rows],
-                is_kept=None if self.keys.is_kept is None else self.keys.is_kept[rows],
+        starts = range(0, n, ROWS_AT_ONCE)
+        return [self._only(slice(start, min(start + ROWS_AT_ONCE, n))) for start in starts]
+
+    def _only(self, rows: slice) -> Comparison:
+        """Some of the rows."""
+        opens, closes = self.keys.window_start, self.keys.window_end
+        keys = replace(
+            self.keys,
+            window_start=None if opens is None else opens[rows],
+            window_end=None if closes is None else closes[rows],
+            version=self.keys.version[rows],
+            segment=self.keys.segment[rows],
+            is_kept=None if self.keys.is_kept is None else self.keys.is_kept[rows],
+        )
+        sums = self.sums.only(np.arange(rows.start, rows.stop))
+        return replace(self, keys=keys, sums=sums, index=self.index[rows], _occupied={})
+
+    def window_from(self, start: int | None) -> Comparison:
+        """Return the one window that starts then, in microseconds; the latest unless given.
+
+        Raises
+        ------
+        ValueError
+            When there is none.
+        """
+        starts = self.keys.window_start
+        if not self.sums.n_rows:
+            raise ValueError("there is no traffic to explain")
+        if starts is None:
+            if start is not None:
+                raise ValueError("there is one window without time; leave its start out")
+            return self._only(slice(0, 1))
+        found = np.flatnonzero(starts == (starts.max() if start is None else start))
+        if not len(found):
+            ends = np.array([starts.min(), starts.max()], "datetime64[us]")
+            given = np.datetime64(start, "us")
+            raise ValueError(
+                f"no window starts at {given}Z; the first starts at {ends[0]}Z, the last at "
+                f"{ends[1]}Z"
             )
-            parts.append(replace(self, keys=keys, sums=sums, index=self.index[rows], _occupied={}))
-        return parts
+        return self._only(slice(int(found[0]), int(found[0]) + 1))
 
     def samples(self, *, of_reference: bool) -> RowSamples:
         """Sampled rows of every window, or of the reference in the same segment."""
+        sampled = self.sampled(of_reference=of_reference)
+        numbers, codes = encoded(sampled.drawn.rows, self.sums.table.layout)
+        return RowSamples(
+            matrices([numbers[each] for each in sampled.places]),
+            matrices([codes[each] for each in sampled.places]),
+        )
+
+    def sampled(self, *, of_reference: bool) -> Sampled:
+        """Sampled rows, and which of them belong to each window, or to its segment's reference."""
         drawn = self.reference.drawn if of_reference else self.drawn
         if drawn is None:
             raise ValueError(
-                "this metric is computed from sampled rows, and none are kept; ask for them by "
+                "this is computed from sampled rows, and none are kept; ask for them by "
                 "Reference.fit(..., sample_rows=5000) and Monitor(..., sample_rows=5000)"
             )
-        numbers, codes = encoded(drawn.rows, self.sums.table.layout)
-        rows = self._drawn(drawn, by_window=not of_reference)
-        return RowSamples(
-            matrices([numbers[each] for each in rows]), matrices([codes[each] for each in rows])
-        )
+        return Sampled(drawn, self._drawn(drawn, by_window=not of_reference))
 
     def _drawn(self, drawn: Drawn, *, by_window: bool) -> list[IntArray]:
         """Which rows of a sample belong to each row of the sums, smallest priorities first."""

@@ -21,7 +21,14 @@ from tidegauge.values import Distribution
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["distribution", "drift_ranking", "metric_over_time", "missing_map", "performance"]
+__all__ = [
+    "contributions",
+    "distribution",
+    "drift_ranking",
+    "metric_over_time",
+    "missing_map",
+    "performance",
+]
 
 REFERENCE, CURRENT, LIMIT = "#8d97a5", "#2f80d0", "#d9622b"
 SERIES = (CURRENT, "#e39a2d", "#1f9e7a", "#c2619c", "#7d74d6", "#56b4e9")  # told apart by all eyes
@@ -294,6 +301,66 @@ def drift_ranking(table: pa.Table, *, metric: str | None = None, top: int = 30) 
         xaxis={"showgrid": True, "type": "log", "dtick": 1, "exponentformat": "power"},
     )
     return figure if len(_finite([values])) else _say(figure, "no value in this table")
+
+
+def contributions(table: pa.Table, *, title: str = "", top: int = 30) -> Figure:
+    """Draw the parts of a change with their intervals, the largest on top.
+
+    Parameters
+    ----------
+    table
+        What `Shift.to_arrow` gives.
+    title
+        Heading.
+    top
+        How many features to draw.
+
+    Examples
+    --------
+    >>> parts = pa.table({"kind": ["feature"], "name": ["age"], "value": [0.2],
+    ...                   "lower": [0.1], "upper": [0.3]})
+    >>> contributions(parts).layout.yaxis.ticktext
+    ('age',)
+    """
+    rows = [row for row in table.to_pylist() if row["kind"] != "change"]
+    causes = [row for row in rows if row["kind"] == "cause"]
+    shown = [row for row in rows if row["kind"] != "cause"][:top] + causes
+    value, lower, upper = (
+        np.array([row[name] for row in shown], dtype=np.float64)
+        for name in ("value", "lower", "upper")
+    )
+    names = [_text(row["name"], 28) for row in shown]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": value,
+        "y": list(range(len(shown))),
+        "marker": {
+            "color": [LIMIT if row["kind"] == "cause" else CURRENT for row in shown],
+            "line": {"width": 0},
+        },
+        "error_x": {
+            "type": "data",
+            "symmetric": False,
+            "array": upper - value,
+            "arrayminus": value - lower,
+            "thickness": 1.2,
+            "color": REFERENCE,
+        },
+        "hovertemplate": "%{x:+.4g}<extra></extra>",
+    }
+    figure = _figure([bars], title=title, height=90 + 22 * max(len(shown), 2))
+    figure.update_layout(
+        yaxis={
+            "tickvals": list(range(len(names))),
+            "ticktext": names,
+            "autorange": "reversed",
+            "showgrid": False,
+        },
+        xaxis={"showgrid": True, "zeroline": True},
+        showlegend=False,
+    )
+    return figure if shown else _say(figure, "no part in this table")
 
 
 def performance(table: pa.Table, *, metrics: Sequence[str] | None = None) -> Figure:

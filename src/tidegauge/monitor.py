@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from tidegauge import archive
 from tidegauge import metrics as registry
 from tidegauge._core import NEVER, Batch, DataError, Join, SchemaError
+from tidegauge.attribution import (
+    DRIFT,
+    MAX_ROWS,
+    Importance,
+    Model,
+    explain_windows,
+)
 from tidegauge.comparison import (
+    Comparison,
     chosen_metrics,
     distributions,
     kinds_of,
@@ -42,6 +50,7 @@ from tidegauge.reference import Reference
 from tidegauge.report import Report
 from tidegauge.sample import NO_KEYS, new_sample, same_size
 from tidegauge.schema import NO_FUNCTIONS, Schema
+from tidegauge.shift import Loss, Shift, explain_shift, loss_of
 from tidegauge.slices import Against, find_slices
 from tidegauge.values import METRIC_TABLE, Account, Distribution
 from tidegauge.window import (
@@ -350,11 +359,9 @@ class Monitor:
         ValueError
             When the timestamp has no zone.
         """
-        if timestamp.tzinfo is None:
-            raise ValueError(f"the timestamp needs a zone, got {timestamp.isoformat()}")
-        moment = timestamp.astimezone(UTC).replace(tzinfo=None)
+        moment = _microseconds(timestamp)
         with self._lock:
-            self._join.advance(int(np.datetime64(moment, "us").astype(np.int64)))
+            self._join.advance(moment)
             self._advance_table()
 
     @property
@@ -497,15 +504,7 @@ class Monitor:
         if self._sample is None:
             raise ValueError("no rows are kept; ask for them by Monitor(..., sample_rows=5000)")
         with self._lock:
-            some = [versions] if isinstance(versions, str) else versions
-            comparison = window_comparison(
-                self.reference,
-                self._table,
-                self._span(window, None),
-                drawn=self._sample.drawn(),
-                segments=segments,
-                versions=some,
-            )
+            comparison = self._with_rows(window, segments=segments, versions=versions)
             return comparison.drawn_rows()
 
     def slices(
@@ -587,6 +586,162 @@ class Monitor:
                 f"{', '.join(served) or 'none'}"
             )
         return list(found)
+
+    def explain(
+        self,
+        model: Any,
+        *,
+        window: str | None = None,
+        segments: str | Sequence[str] | None = "all",
+        versions: str | Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        frame: Literal["numpy", "pandas", "polars", "arrow"] | None = None,
+        output: int | None = None,
+        max_rows: int = MAX_ROWS,
+        max_evaluations: int | None = None,
+        seed: int = 0,
+    ) -> Importance:
+        """Measure what each feature does in every window, beside the reference.
+
+        Needs sampled rows of both, `sample_rows` of the reference and of the monitor.
+
+        Parameters
+        ----------
+        model
+            What `KernelExplainer` takes: a function of rows, an object that predicts, an ONNX file.
+        window, segments, versions
+            As for `metrics`; segments other than the whole traffic when they are named, None for
+            every one.
+        features
+            Columns that the model is handed, in order; the schema's features unless given.
+        groups
+            Name of a group to the columns that are one player.
+        frame
+            What the model is handed: "numpy" for a matrix, or a library's table. A matrix where all
+            features are numbers, pandas otherwise.
+        output
+            Which output is explained, where there are more than two; of two the second.
+        max_rows
+            Rows of a window, and of the reference, that are used at most.
+        max_evaluations
+            Rows that the model is asked for each, 128 or so unless given; more make the values of
+            single rows, and so the distances between them, sharper.
+        seed
+            Decides every draw.
+
+        Returns
+        -------
+        Importance
+            Metric table, and the features ranked by importance times drift.
+
+        Raises
+        ------
+        ModelError
+            When the model fails.
+        ValueError
+            When no rows are kept, a name is unknown, or the evaluations are too few.
+        """
+        asked = Model.of(
+            model, self.schema, features=features, groups=groups, frame=frame, output=output
+        )
+        with self._lock:
+            comparison = self._with_rows(window, segments=segments, versions=versions)
+            drift = self.metrics(DRIFT, segments=segments, versions=versions, window=window)
+        return explain_windows(
+            comparison,
+            asked,
+            drift,
+            name=self.model,
+            max_rows=max_rows,
+            max_evaluations=max_evaluations,
+            seed=seed,
+        )
+
+    def explain_shift(
+        self,
+        model: Any,
+        *,
+        before: datetime | None = None,
+        after: datetime | None = None,
+        loss: str | Loss | None = None,
+        window: str | None = None,
+        segment: str = "all",
+        version: str | None = None,
+        features: Sequence[str] | None = None,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        frame: Literal["numpy", "pandas", "polars", "arrow"] | None = None,
+        output: int | None = None,
+        max_rows: int = MAX_ROWS,
+        max_evaluations: int | None = None,
+        seed: int = 0,
+    ) -> Shift:
+        """Split the change of the mean prediction, or of a loss, over the features.
+
+        Parameters
+        ----------
+        model
+            As for `explain`.
+        before
+            Start of the window that is compared with; the reference unless given.
+        after
+            Start of the window to explain; the latest one unless given.
+        loss
+            "log_loss", "brier_score", "squared_error", "absolute_error" or a function of answers
+            [n, outputs] and labels [n] to losses [n]: what moved it, over rows with labels. What
+            moved the prediction unless given.
+        window
+            Width of both windows, as for `metrics`.
+        segment, version
+            Rows to look at; all versions together unless given.
+        features, groups, frame, output, max_rows, max_evaluations, seed
+            As for `explain`; 64 evaluations or so unless given, of a loss eight times as many.
+
+        Returns
+        -------
+        Shift
+            Parts with intervals, adding up to the change; of a loss also that of the mix of labels,
+            and how much comes from other rows and how much from other labels for the same rows.
+        """
+        asked = Model.of(
+            model, self.schema, features=features, groups=groups, frame=frame, output=output
+        )
+        with self._lock:
+            every = self._with_rows(
+                window,
+                segments=segment,
+                versions=None if version is None else [version],
+                by_version=version is not None,
+            )
+            second = every.window_from(None if after is None else _microseconds(after))
+            first = None if before is None else every.window_from(_microseconds(before))
+        return explain_shift(
+            (first, second),
+            asked,
+            loss=None if loss is None else loss_of(loss),
+            max_rows=max_rows,
+            max_evaluations=max_evaluations,
+            seed=seed,
+        )
+
+    def _with_rows(
+        self,
+        window: str | None,
+        *,
+        segments: str | Sequence[str] | None,
+        versions: str | Sequence[str] | None,
+        by_version: bool = True,
+    ) -> Comparison:
+        """Windows with their sampled rows."""
+        return window_comparison(
+            self.reference,
+            self._table,
+            self._span(window, None),
+            drawn=None if self._sample is None else self._sample.drawn(),
+            segments=segments,
+            versions=[versions] if isinstance(versions, str) else versions,
+            by_version=by_version,
+        )
 
     def baseline(
         self,
@@ -853,6 +1008,14 @@ class Monitor:
             },
         }
         return header, arrays
+
+
+def _microseconds(timestamp: datetime) -> int:
+    """Microseconds since 1970, UTC."""
+    if timestamp.tzinfo is None:
+        raise ValueError(f"the timestamp needs a zone, got {timestamp.isoformat()}")
+    moment = timestamp.astimezone(UTC).replace(tzinfo=None)
+    return int(np.datetime64(moment, "us").astype(np.int64))
 
 
 def _finest(retention: Mapping[str, str | None] | None) -> str:

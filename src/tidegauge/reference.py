@@ -114,7 +114,7 @@ class Reference:
             Threads for the row work; one a core, 8 at most, unless given.
         sample_rows
             Rows to keep, whole and as they are, for metrics that compare rows; none unless given.
-            They are stored with the reference, without ids and labels.
+            They are stored with the reference, without ids, and with their labels as numbers.
 
         Returns
         -------
@@ -152,17 +152,14 @@ class Reference:
         reference = cls(layout, WindowTable(layout, width if timed else 0), secret, sample)
         engine = CpuEngine(resolve_threads(threads))
         for batch, rows in chain(first, batches):
-            reference._count(batch, engine)
+            labels = reference._count(batch, engine)
             if sample is not None and rows is not None:
-                sample.add(
-                    rows,
-                    np.zeros(batch.n_rows, dtype=np.int32),
-                    lambda _: [WHOLE],
-                    labels=np.full(batch.n_rows, np.nan),
-                )
+                one_cell = np.zeros(batch.n_rows, dtype=np.int32)
+                sample.add(rows, one_cell, lambda _: [WHOLE], labels=labels)
         return reference
 
-    def _count(self, batch: Batch, engine: CpuEngine) -> None:
+    def _count(self, batch: Batch, engine: CpuEngine) -> NDArray[np.float64]:
+        """Count a batch; the label of each row, NaN where not known."""
         layout = self.layout
         whole = engine.open(batch, layout)
         self._grow_categories(batch, layout.given)
@@ -185,6 +182,11 @@ class Reference:
             )
             self.table.add_labelled(predictions, groups)
         self._forget()
+        labels = np.full(batch.n_rows, np.nan)
+        for (start, stop), predictions in read:
+            if predictions.labels is not None:
+                labels[start:stop] = predictions.labels
+        return labels
 
     def _forget(self) -> None:
         """Drop what was derived from the sums before they changed."""

@@ -238,7 +238,7 @@ class KernelExplainer:
         self.max_bytes = max_bytes
         self.background = Background.of(background)
         self.columns = columns_of(self.background.rows, features)
-        self.players = _players(self.columns, groups)
+        self.players = players_of(self.columns, groups)
         self.model = as_function(model, self.device)
         self._object = model
         self._dtype = None if dtype is None else np.dtype(dtype)
@@ -647,10 +647,14 @@ def _linked(mean: FloatArray, link: str) -> FloatArray:
     return np.log(p / (1 - p))
 
 
-def _players(
+def players_of(
     columns: tuple[str, ...], groups: Mapping[str, Sequence[str]] | None
 ) -> tuple[Player, ...]:
-    """Put groups where their first column stands; every other column is a player of its own."""
+    """Put groups where their first column stands; every other column is a player of its own.
+
+    >>> [player.columns for player in players_of(("a", "b", "c"), {"pair": ["a", "c"]})]
+    [(0, 2), (1,)]
+    """
     owner: dict[str, str] = {}
     for name, members in (groups or {}).items():
         if isinstance(members, str) or not members:
