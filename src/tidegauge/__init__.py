@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from tidegauge import alerts, explain, metrics
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tidegauge import alerts, metrics
 from tidegauge._core import DataError, SchemaError
 from tidegauge.column import Column, categorical, numeric, timestamp
 from tidegauge.derived import derived, matches
 from tidegauge.embedding import embedding
-from tidegauge.explain import KernelExplainer
 from tidegauge.monitor import Monitor, compare
 from tidegauge.reference import Reference
 from tidegauge.report import Report
 from tidegauge.schema import Schema
 from tidegauge.values import Account, Distribution
+
+if TYPE_CHECKING:
+    from tidegauge import explain
+    from tidegauge.explain import KernelExplainer
 
 __version__ = "0.1.0"
 
@@ -38,3 +44,11 @@ __all__ = [
     "numeric",
     "timestamp",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load explanations when they are first asked for."""
+    if name in ("explain", "KernelExplainer"):
+        found = import_module("tidegauge.explain")
+        return found if name == "explain" else found.KernelExplainer
+    raise AttributeError(f"module 'tidegauge' has no attribute {name!r}")
