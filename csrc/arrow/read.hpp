@@ -1,5 +1,5 @@
 // Turns rows of a column view into plain arrays: doubles, UTC microseconds, vocabulary codes, join keys.
-// Costs one pass over the rows asked for; numbers about 0.3 ns, text about 5 ns, ids about 10 ns a value.
+// Costs one pass over the rows asked for; numbers about 0.3 ns a value, texts 8 to 15 ns by their length and number.
 // Deterministic: a value's result depends on the value, the vocabulary and the secret alone.
 #pragma once
 

@@ -1,5 +1,5 @@
 // A list of distinct texts and the code of each: categories of a feature, segment values, model versions.
-// Costs about 4 ns a look-up of a short text in the first cache; grows to a stated limit and no further.
+// Costs about 5 ns a look-up of a short text; grows to a stated limit and no further.
 // Deterministic: codes are given in the order in which texts are first met.
 #pragma once
 

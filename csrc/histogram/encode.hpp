@@ -1,5 +1,5 @@
 // Turns numbers of any width into fine-bin slots, counts them on the way, and finds their range, reading each once.
-// Costs about 0.6 ns a float64 with AVX-512, of which 0.3 are counting; guided edges cost about 1 ns more.
+// Costs about 0.7 ns a float64 with AVX-512, 0.85 with AVX2, of which 0.3 are counting; guided edges cost 1 ns more.
 // Deterministic: element-wise IEEE arithmetic without contraction gives the same slots on every instruction set.
 #pragma once
 

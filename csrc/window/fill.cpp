@@ -19,7 +19,7 @@ struct SetPlan {
   std::vector<u16> order;  // [n_rows] row within its block, grouped by cell; unused where whole, empty where all are
   std::vector<Run> runs;
   std::vector<std::size_t> first_run{0};  // [n_blocks + 1]
-  std::vector<char> whole;                // [n_blocks] every row goes to one cell
+  std::vector<i64> stretch;  // [n_blocks] rows in the stretch of blocks that go to one cell as a whole; 0 where mixed
 
   [[nodiscard]] std::span<const Run> runs_of(std::size_t block) const {
     return std::span(runs).subspan(first_run[block], first_run[block + 1] - first_run[block]);
@@ -32,7 +32,7 @@ struct SetPlan {
 void plan_whole_block(SetPlan& plan, i32 cell, std::size_t n) {
   plan.runs.push_back({cell, 0, static_cast<u16>(n)});
   plan.first_run.push_back(plan.runs.size());
-  plan.whole.push_back(1);
+  plan.stretch.push_back(static_cast<i64>(n));
 }
 
 // Sorts the rows of a block by cell, in the order in which cells are met. order[n]
@@ -60,7 +60,22 @@ void plan_mixed_block(SetPlan& plan, std::span<const i32> cells, std::span<u16> 
     if (cells[row] >= 0) order[plan.runs[first + run_of[row]].end++] = static_cast<u16>(row);
   }
   plan.first_run.push_back(plan.runs.size());
-  plan.whole.push_back(0);
+  plan.stretch.push_back(0);
+}
+
+// Turns the rows of each whole block into those of all such blocks around it.
+void measure_stretches(SetPlan& plan) {
+  const auto go_on = [&](std::size_t block) {
+    return plan.stretch[block - 1] > 0 && plan.stretch[block] > 0 &&
+           plan.runs_of(block - 1)[0].cell == plan.runs_of(block)[0].cell;
+  };
+  const std::size_t n = plan.stretch.size();
+  for (std::size_t block = 1; block < n; ++block) {
+    if (go_on(block)) plan.stretch[block] += plan.stretch[block - 1];
+  }
+  for (std::size_t block = n; block-- > 1;) {
+    if (go_on(block)) plan.stretch[block - 1] = plan.stretch[block];
+  }
 }
 
 // cells[n_rows], or one for all of them.
@@ -78,6 +93,7 @@ SetPlan make_plan(std::span<const i32> cells, std::size_t n_rows, std::vector<i3
       plan_mixed_block(plan, block, std::span(plan.order).subspan(start, n), run_of_cell);
     }
   }
+  measure_stretches(plan);
   return plan;
 }
 
@@ -130,7 +146,7 @@ class ColumnFiller {
   // Rows [start, start + n) of the batch, which are block `number` of the plans.
   void add(i64 start, i64 n, std::size_t number, std::span<const SetPlan> plans) {
     // The first set, mostly one cell for all, is counted while the block is encoded.
-    const auto dense = [&](const SetPlan& plan) { return plan.whole[number] != 0 && n >= n_slots_ / 2; };
+    const auto dense = [&](const SetPlan& plan) { return plan.stretch[number] > n_slots_ / 2; };
     Tally first{};
     if (dense(plans[0])) first = counts_[0].aim_at(count_block(plans[0].runs_of(number)[0]), n);
     const Output output = first && plans.size() == 1 ? Output::kCounts : Output::kSlots;
@@ -141,7 +157,7 @@ class ColumnFiller {
       if (dense(plan)) {
         if (set > 0) tally_slots(block.slots.data(), n, counts_[set].aim_at(count_block(runs[0]), n));
         widen(block, runs[0].cell, {});
-      } else if (plan.whole[number]) {
+      } else if (plan.stretch[number] > 0) {
         count_block(runs[0]).add(block.slots, n_slots_);
         widen(block, runs[0].cell, {});
       } else {

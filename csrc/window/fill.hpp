@@ -1,5 +1,5 @@
 // Counts rows and their columns into cells: each block is encoded once, then added to every cell that it meets.
-// Costs about 0.7 ns a float64 for one cell a block, about 1 ns more for each further set of segments.
+// Costs about 0.7 ns a number for one cell a block; each set whose rows are mixed adds 3 ns with 5 cells, 5 ns with 50.
 // Deterministic: tasks are columns, and a column's counts are touched by its own task alone.
 #pragma once
 
