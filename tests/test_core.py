@@ -94,8 +94,9 @@ def test_numbers_of_any_width_count_as_their_doubles(
     assert _core.use_instruction_set(instruction_set)
     values = hostile(np.dtype(width))
     bins = GRIDS[name].bins(missing=(3.0,))
-    narrow = counted(bins, pa.array(values))
-    wide = counted(bins, pa.array(values.astype(np.float64)))
+    task = ("numbers", "x", 0, bins)
+    narrow = counted(task, pa.array(values), bins.n_slots)
+    wide = counted(task, pa.array(values.astype(np.float64)), bins.n_slots)
     expected = np.bincount(bins.encode(values.astype(np.float64)), minlength=bins.n_slots)
     _core.use_instruction_set(BEST)
     np.testing.assert_array_equal(narrow[0], expected)
@@ -121,17 +122,41 @@ def hostile(dtype: np.dtype) -> np.ndarray:
     return np.concatenate([ordinary, ends, ordinary[:77]])
 
 
-def counted(bins: _core.NumericBins, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def counted(
+    task: tuple[object, ...], values: pa.ChunkedArray, n_slots: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Counts and extremes of one column in a single cell."""
     batch = _core.Batch.from_stream(pa.table({"x": values}).__arrow_c_stream__())
-    cells = _core.Cells([bins.n_slots, 5], 0)
+    cells = _core.Cells([n_slots, 5], 0)
     where = cells.locate(
         np.zeros(1, np.int64), np.zeros(1, np.int32), np.zeros((1, 1), np.int64), panes_of(0)
     )
-    cells.fill(_core.Filler(batch, [("numbers", "x", 0, bins)]), 0, len(values), where, 1, 1)
+    cells.fill(_core.Filler(batch, [task]), 0, len(values), where, 1, 1)
     first = np.zeros(1, np.int32)
-    counts = cells.counts(0, first, first, 1, np.empty(0, np.int32), bins.n_slots)[0]
+    counts = cells.counts(0, first, first, 1, np.empty(0, np.int32), n_slots)[0]
     return counts, cells.extremes(0, first, first, 1)[0]
+
+
+@pytest.mark.parametrize("n_entries", [3, 100, 30_000])
+@pytest.mark.parametrize("index", [pa.int8(), pa.uint8(), pa.int16(), pa.uint32(), pa.int64()])
+def test_dictionaries_of_any_length_count_as_their_texts(
+    index: pa.DataType, n_entries: int
+) -> None:
+    """Longer than the batch, with nulls in either place, in chunks: one slot for all unseen."""
+    random = np.random.default_rng(n_entries)
+    n_entries = min(n_entries, 2 ** (index.bit_width - 1))
+    entries = pa.array([None if k == 1 else f"value {k}" for k in range(n_entries)])
+    codes = pa.array(random.integers(0, n_entries, 9_100), mask=random.random(9_100) < 0.02)
+    column = pa.DictionaryArray.from_arrays(codes.cast(index), entries)
+    chunks = pa.chunked_array([column[:5], column[5:8_000], column[8_000:]])
+    known, missing = [f"value {k}" for k in range(0, 50, 2)], _core.Vocabulary(["value 7"], 1)
+    task = ("categories", "x", 0, _core.Vocabulary(known, len(known)), missing)
+    n_slots = _core.SPECIALS + 1 + len(known)
+    slot_of = {None: 0, "value 7": 2, **{text: 6 + code for code, text in enumerate(known)}}
+    expected = np.bincount([slot_of.get(text, 5) for text in column.to_pylist()], minlength=n_slots)
+    texts = chunks.cast(pa.string())
+    for values in (chunks, texts, texts.cast(pa.large_string()), texts.cast(pa.string_view())):
+        np.testing.assert_array_equal(counted(task, values, n_slots)[0], expected)
 
 
 def test_nan_of_either_sign_has_its_slot() -> None:
