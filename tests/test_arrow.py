@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -117,7 +119,9 @@ def test_any_range_of_rows_is_read_alone(table: pa.Table, data: st.DataObject) -
     np.testing.assert_array_equal(_core.read_numbers(batch, "x", start, stop), whole[start:stop])
 
 
-def sip_hash(text: bytes, secret: tuple[int, int], rounds: tuple[int, int]) -> tuple[int, int]:
+def sip_hash(
+    text: bytes, secret: tuple[int, int], rounds: tuple[int, int], length: int | None = None
+) -> tuple[int, int]:
     """SipHash with 128 bits of output, as its paper and its authors' code define it."""
     mask = 2**64 - 1
     constants = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
@@ -138,7 +142,8 @@ def sip_hash(text: bytes, secret: tuple[int, int], rounds: tuple[int, int]) -> t
             v[2] = v[2] << 32 & mask | v[2] >> 32
         return v[0] ^ v[1] ^ v[2] ^ v[3]
 
-    padded = text + bytes(7 - len(text) % 8) + bytes([len(text) & 255])
+    n = len(text) if length is None else length
+    padded = text + bytes(7 - len(text) % 8) + bytes([n & 255])
     for start in range(0, len(padded), 8):
         word = int.from_bytes(padded[start : start + 8], "little")
         v[3] ^= word
@@ -159,7 +164,30 @@ def test_text_ids_are_hashed_as_published() -> None:
     keys = _core.read_keys(read_stream(pa.table({"id": texts})), "id", 0, len(texts), SECRET)
     for text, (high, low) in zip(texts, keys.tolist(), strict=True):
         first, second = sip_hash(text.encode(), SECRET, (1, 3))
-        assert (high, low) == (second | 1 << 63, first)
+        assert (high, low) == (second, first)
+
+
+def keys_of(ids: list[str] | list[bytes]) -> list[tuple[int, int]]:
+    batch = read_stream(pa.table({"id": pa.array(ids)}))
+    return [tuple(key) for key in _core.read_keys(batch, "id", 0, len(ids), SECRET).tolist()]
+
+
+@given(st.uuids(), st.booleans())
+def test_a_uuid_is_its_sixteen_bytes(uuid: UUID, upper: bool) -> None:
+    text = str(uuid).upper() if upper else str(uuid)
+    first, second = sip_hash(uuid.bytes, SECRET, (1, 3), length=36)
+    assert keys_of([text]) == keys_of([text.encode()]) == [(second, first)]
+    # Neither the bytes themselves nor anything else that reads alike is taken for it.
+    others = [uuid.bytes, uuid.hex.encode(), f"{{{uuid}}}".encode(), uuid.urn.encode()]
+    assert len({*keys_of(others), (second, first)}) == 5
+
+
+@given(st.uuids(), st.integers(0, 35), st.characters(codec="ascii"))
+def test_what_is_nearly_a_uuid_is_hashed_as_text(uuid: UUID, place: int, mark: str) -> None:
+    text = str(uuid)[:place] + mark + str(uuid)[place + 1 :]
+    canonical = re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text)
+    first, second = sip_hash(text.encode(), SECRET, (1, 3))
+    assert (keys_of([text]) == [(second, first)]) == (canonical is None)
 
 
 # --- what is not a table, or a broken one --------------------------------------------------------

@@ -207,9 +207,6 @@ def test_limits_and_atoms_are_edges() -> None:
 def sums_of(errors: list[float], signs: list[int]) -> float:
     cells = _core.Cells([5, 7], 11)
     n = len(errors)
-    where = cells.locate(
-        np.zeros(n, np.int64), np.zeros(n, np.int32), np.zeros((1, 1), np.int64), panes_of(0)
-    )
     blocks = {
         "traffic": 0,
         "first": 1,
@@ -219,13 +216,16 @@ def sums_of(errors: list[float], signs: list[int]) -> float:
         "label_bins": _core.NumericBins.edges([0.0]),
     }
     rows = {
+        "times": np.zeros(n, np.int64),
+        "groups": np.zeros(n, np.int32),
         "labels": np.zeros(n),
         "decisions": np.full(n, -1, np.int32),
         "values": np.array(errors),
         "weights": np.empty(0),
         "signs": np.array(signs, np.int8),
     }
-    cells.add_outcomes("regression", blocks, where, rows)
+    places = (np.zeros((1, 1), np.int64), panes_of(0))
+    cells.add_outcomes("regression", blocks, places, _core.JoinedRows(rows))
     first = np.zeros(len(cells), np.int32)
     return float(cells.sums(np.arange(len(cells), dtype=np.int32), first, 1)[0, 0]) if n else 0.0
 

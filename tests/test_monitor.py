@@ -15,11 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
-from slow_monitor import SlowMonitor
 
 import tidegauge as tg
 from tidegauge import archive
-from tidegauge.window import parse_duration
 
 pytestmark = pytest.mark.usefixtures("engine")
 
@@ -94,97 +92,6 @@ def value(table: pa.Table, metric: str, column: str | None = None, segment: str 
     ]
     assert len(found) == 1, found
     return found[0]
-
-
-# Against a dictionary.
-
-event = st.one_of(
-    st.tuples(
-        st.just("log"),
-        st.integers(0, 12),
-        st.integers(0, 200),
-        st.sampled_from("abc"),
-        st.sampled_from([0.1, 0.4999, 0.5, 0.9]),
-    ),
-    st.tuples(
-        st.just("label"),
-        st.integers(0, 14),
-        st.sampled_from([0, 1, None]),
-        st.one_of(st.none(), st.integers(0, 260)),
-        st.none(),
-    ),
-)
-
-
-def play(monitor: tg.Monitor, events: list[Any], size: int) -> None:
-    """Send events in order, runs of one kind in batches of a size."""
-    run: list[Any] = []
-    for each in [*events, None]:
-        with_time = each is not None and each[0] == "label" and each[3] is not None
-        kind = None if each is None else (each[0], with_time)
-        held = None if not run else (run[0][0], run[0][0] == "label" and run[0][3] is not None)
-        if run and (kind != held or len(run) == size):
-            send(monitor, run)
-            run = []
-        if each is not None:
-            run.append(each)
-
-
-def send(monitor: tg.Monitor, run: list[Any]) -> None:
-    ids = pa.array([each[1] for each in run], pa.int64())
-    if run[0][0] == "log":
-        moments = [START + each[2] * HOUR // 2 for each in run]
-        monitor.log(
-            pa.table(
-                {
-                    "id": ids,
-                    "t": pa.array(moments, pa.timestamp("us", "UTC")),
-                    "x": pa.array([float(each[2]) for each in run]),
-                    "g": pa.array([each[3] for each in run]),
-                    "p": pa.array([each[4] for each in run]),
-                }
-            )
-        )
-        return
-    columns = {"id": ids, "y": pa.array([each[2] for each in run], pa.int8())}
-    if run[0][3] is not None:
-        moments = [START + each[3] * HOUR // 2 for each in run]
-        columns["t"] = pa.array(moments, pa.timestamp("us", "UTC"))
-    monitor.label(pa.table(columns))
-
-
-@settings(max_examples=150)
-@given(events=st.lists(event, max_size=40), size=st.integers(1, 7))
-def test_every_event_goes_where_a_dictionary_would_put_it(
-    reference: tg.Reference, events: list[Any], size: int
-) -> None:
-    monitor = tg.Monitor(reference, window="6h", lateness="24h")
-    slow = SlowMonitor(parse_duration("24h", role="lateness"))
-    play(monitor, events, size)
-    for each in events:
-        if each[0] == "log":
-            slow.log(each[1], START + each[2] * HOUR // 2, each[3], each[4])
-        else:
-            moment = None if each[3] is None else START + each[3] * HOUR // 2
-            slow.label(each[1], each[2], moment)
-    account = monitor.account
-    assert account.balanced
-    assert {k: v for k, v in account.to_dict().items() if v} == {
-        k: v for k, v in slow.account().items() if v
-    }
-    cells = slow.confusion(6 * HOUR, 0.5)
-    table = monitor.metrics(["accuracy", "row_count"])
-    found = {}
-    for row in table.to_pylist():
-        start = int(row["window_start"].timestamp()) * 1_000_000
-        cell = found.setdefault((start, row["segment"]), [0, 0.0, 0])
-        if row["metric"] == "row_count":
-            cell[2] = row["n"]
-        else:
-            cell[0] = row["n"]
-            cell[1] = round((row["value"] or 0.0) * row["n"])
-    counted = {key: cell for key, cell in found.items() if cell[2]}  # others hold duplicates alone
-    assert counted == cells
 
 
 # The same bits.

@@ -238,6 +238,17 @@ def test_labels_are_attached_when_they_come() -> None:
     assert monitored(with_labels, size=500).sample()["label"].null_count == 0
 
 
+def test_forgotten_ids_leave_the_sample(tmp_path: Path) -> None:
+    table = traffic(400)
+    monitor = monitored(table)
+    kept = ids_of(monitor.sample(), table)
+    gone = sorted(kept)[::2]
+    assert monitor.forget(gone) == len(gone)
+    assert ids_of(monitor.sample(), table) == kept - set(gone)
+    monitor.save(tmp_path / "monitor.tide")
+    assert ids_of(tg.Monitor.load(tmp_path / "monitor.tide").sample(), table) == kept - set(gone)
+
+
 def test_columns_may_change_their_type_or_stay_away() -> None:
     table = traffic(90)
     texts = table.slice(30, 30).set_column(3, "x", pa.array(["1.5"] * 30))

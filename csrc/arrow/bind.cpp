@@ -2,6 +2,7 @@
 
 #include "arrow/batch.hpp"
 #include "arrow/read.hpp"
+#include "join/read_keys.hpp"
 
 namespace tidegauge {
 namespace {

@@ -39,4 +39,11 @@ template <typename T>
   return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
+// A column of a dict of arrays, copied.
+template <typename T>
+[[nodiscard]] std::vector<T> column(const py::dict& columns, const char* name) {
+  const auto array = columns[name].cast<Array<T>>();
+  return {array.data(), array.data() + array.size()};
+}
+
 }  // namespace tidegauge

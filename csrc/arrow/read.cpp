@@ -7,7 +7,6 @@
 
 #include "errors.hpp"
 #include "histogram/numbers.hpp"
-#include "join/sip_hash.hpp"
 
 namespace tidegauge {
 namespace {
@@ -270,40 +269,6 @@ void CodeReader::read(const ColumnView& view, i64 start, std::span<i32> out) {
   if (is_number(view.type)) return read_numbers(view, start, out);
   if (is_text(view.type)) return read_texts(view, start, out);
   for (std::size_t row = 0; row < out.size(); ++row) out[row] = code_at(view, start + static_cast<i64>(row));
-}
-
-void read_keys(const Batch& batch, i64 column, i64 start, std::span<Key> out, const std::array<u64, 2>& secret) {
-  constexpr u64 kHashed = 1ULL << 63;
-  const auto key_at = [&](const ColumnView& view, i64 row) -> Key {
-    if (is_integer(view.type)) {
-      const i64 value = integer_at(view, row);
-      // With a secret mixed in before it, nobody can choose integers that crowd together.
-      return {view.type != Type::kUInt64 && value < 0 ? 1ULL : 0ULL, scatter(static_cast<u64>(value) ^ secret[0])};
-    }
-    Key key = sip_hash(text_of(view, row), secret);
-    key.high |= kHashed;
-    return key;
-  };
-  const i64 stop = start + static_cast<i64>(out.size());
-  batch.for_each_piece(column, start, stop, [&](const ColumnView& view, i64 first, i64 n, i64 row) {
-    const Type type = view.value_type();
-    if (!is_integer(type) && !is_text(type)) {
-      reject(batch, column, "ids are integers, text or bytes, got " + type_of(batch, column));
-    }
-    for (i64 i = 0; i < n; ++i) {
-      i64 position = first + i;
-      const ColumnView* source = &view;
-      bool valid = view.is_valid(position);
-      if (valid && view.dictionary) {
-        position = dictionary_index(view, position);
-        source = view.dictionary.get();
-        valid = position >= 0 && source->is_valid(position);
-      }
-      if (!valid)
-        reject(batch, column, "row " + std::to_string(row + i) + " has no id; give every row one or leave the row out");
-      out[static_cast<std::size_t>(row - start + i)] = key_at(*source, position);
-    }
-  });
 }
 
 }  // namespace tidegauge

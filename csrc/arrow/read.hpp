@@ -1,6 +1,6 @@
-// Turns rows of a column view into plain arrays: doubles, UTC microseconds, vocabulary codes, join keys.
+// Turns rows of a column view into plain arrays: doubles, UTC microseconds, vocabulary codes.
 // Costs one pass over the rows asked for; numbers about 0.3 ns a value, texts 8 to 15 ns by their length and number.
-// Deterministic: a value's result depends on the value, the vocabulary and the secret alone.
+// Deterministic: a value's result depends on the value and the vocabulary alone.
 #pragma once
 
 #include <array>
@@ -24,12 +24,6 @@ constexpr i32 kUnseenCode = -1;
 constexpr i32 kMissingCode = kMissing - kSpecials - 1;  // null
 constexpr i32 kNanCode = kNan - kSpecials - 1;          // a NaN where a category is wanted
 constexpr i32 kInvalidCode = kInvalid - kSpecials - 1;  // of a type that cannot be a category
-
-struct Key {
-  u64 high = 0;
-  u64 low = 0;
-  friend bool operator==(const Key&, const Key&) = default;
-};
 
 // Calls visit(row) for each null among rows [start, start + n) of the view.
 template <typename Visit>
@@ -90,9 +84,6 @@ class CodeReader {
   std::optional<Recent<u64>> of_number_;  // by its bits
   Type number_type_ = Type::kNull;        // of these
 };
-
-// 128-bit join keys: integers by value, text and bytes by a keyed hash; rejects nulls. out[stop - start]
-void read_keys(const Batch& batch, i64 column, i64 start, std::span<Key> out, const std::array<u64, 2>& secret);
 
 // The text of the value at a row; the row must be valid. `buffer` holds the digits of numbers.
 [[nodiscard]] std::string_view text_at(const ColumnView& view, i64 row, std::array<char, 32>& buffer);

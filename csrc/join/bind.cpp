@@ -12,129 +12,164 @@ std::span<const Key> keys_of(const Keys& keys) {
   return {reinterpret_cast<const Key*>(keys.data()), static_cast<std::size_t>(keys.size() / 2)};
 }
 
-Keys wrap_keys(const std::vector<Key>& keys) {
-  auto out = make_array<u64>({static_cast<i64>(keys.size()), 2});
-  std::copy(keys.begin(), keys.end(), reinterpret_cast<Key*>(out.mutable_data()));
-  return out;
-}
-
-py::dict wrap_outcomes(const Outcomes& rows) {
-  py::dict out;
-  out["times"] = wrap(rows.times);
-  out["groups"] = wrap(rows.groups);
-  out["decisions"] = wrap(rows.decisions);
-  out["values"] = wrap(rows.values);
-  out["weights"] = wrap(rows.weights);
-  out["labels"] = wrap(rows.labels);
-  out["signs"] = wrap(rows.signs);
-  return out;
-}
-
 std::vector<i64> counters_of(const Account& account) {
   std::vector<i64> counters;
   for (const auto field : kAccountFields) counters.push_back(account.*field);
   return counters;
 }
 
-template <typename T>
-std::vector<T> column(const py::dict& state, const char* name) {
-  const auto array = state[name].cast<Array<T>>();
-  return {array.data(), array.data() + array.size()};
+py::tuple log(Join& self, const py::dict& rows) {
+  const auto keys = rows["keys"].cast<Keys>();
+  const auto times = rows["times"].cast<Array<i64>>();
+  const auto groups = rows["groups"].cast<Array<i32>>(), decisions = rows["decisions"].cast<Array<i32>>(),
+             versions = rows["group_versions"].cast<Array<i32>>();
+  const auto values = rows["values"].cast<Array<f64>>(), weights = rows["weights"].cast<Array<f64>>();
+  auto accepted = make_array<std::uint8_t>({times.size()});
+  const PredictionRows r{keys_of(keys), view(times),   view(groups),  view(decisions),
+                         view(values),  view(weights), view(versions)};
+  const auto out = mutable_view(accepted);
+  Outcomes outcomes;
+  {
+    const py::gil_scoped_release unlocked;
+    outcomes = self.log(r, out);
+  }
+  return py::make_tuple(accepted, std::move(outcomes));
 }
 
-std::vector<Key> key_column(const py::dict& state, const char* name) {
-  const auto keys = state[name].cast<Keys>();
-  const auto span = keys_of(keys);
-  return {span.begin(), span.end()};
+Outcomes label(Join& self, const Keys& keys, const Array<f64>& labels, const Array<i64>& times) {
+  const LabelRows rows{keys_of(keys), view(labels), view(times)};
+  const py::gil_scoped_release unlocked;
+  return self.label(rows);
 }
 
-py::dict save(const Join& self) {
-  const Join::State state = self.state();
+Outcomes forget(Join& self, const Keys& keys) {
+  const auto ids = keys_of(keys);
+  const py::gil_scoped_release unlocked;
+  return self.forget(ids);
+}
+
+Outcomes merge(Join& self, const Join& other, const Array<i32>& groups, const Array<i32>& group_versions) {
+  const auto g = view(groups), v = view(group_versions);
+  const py::gil_scoped_release unlocked;
+  return self.merge(other, g, v);
+}
+
+// Calls visit(name, column) for each column of a state.
+template <typename State, typename Visit>
+void for_each_column(State& state, Visit&& visit) {
+  visit("keys", state.keys), visit("early_keys", state.early_keys);
+  visit("times", state.times), visit("early_times", state.early_times);
+  visit("labels", state.labels), visit("early_labels", state.early_labels);
+  visit("groups", state.groups), visit("decisions", state.decisions), visit("values", state.values);
+  visit("weights", state.weights), visit("label_delays", state.label_delays);
+}
+
+py::dict save(const Join& self, const Array<i32>& ranks) {
+  const Join::State state = self.state(view(ranks));
   py::dict out;
-  out["keys"] = wrap_keys(state.keys), out["early_keys"] = wrap_keys(state.early_keys);
-  out["times"] = wrap(state.times), out["early_times"] = wrap(state.early_times);
-  out["groups"] = wrap(state.groups), out["versions"] = wrap(state.versions), out["decisions"] = wrap(state.decisions);
-  out["values"] = wrap(state.values), out["weights"] = wrap(state.weights);
-  out["labels"] = wrap(state.labels), out["early_labels"] = wrap(state.early_labels);
+  for_each_column(state, [&]<typename T>(const char* name, const std::vector<T>& values) {
+    if constexpr (std::is_same_v<T, Key>) {
+      auto keys = make_array<u64>({static_cast<i64>(values.size()), 2});
+      std::copy(values.begin(), values.end(), reinterpret_cast<Key*>(keys.mutable_data()));
+      out[name] = keys;
+    } else {
+      out[name] = wrap(values);
+    }
+  });
+  out["delays"] = wrap(std::vector<i64>(state.delays.begin(), state.delays.end()));
   out["counters"] = wrap(counters_of(state.counters));
   out["watermark"] = wrap(std::vector<i64>{state.watermark});
   return out;
 }
 
-void load(Join& self, const py::dict& stored) {
+void load(Join& self, const py::dict& stored, const Array<i32>& group_versions) {
   Join::State state;
-  state.keys = key_column(stored, "keys"), state.early_keys = key_column(stored, "early_keys");
-  state.times = column<i64>(stored, "times"), state.early_times = column<i64>(stored, "early_times");
-  state.groups = column<i32>(stored, "groups"), state.versions = column<i32>(stored, "versions"),
-  state.decisions = column<i32>(stored, "decisions");
-  state.values = column<f64>(stored, "values"), state.weights = column<f64>(stored, "weights");
-  state.labels = column<f64>(stored, "labels"), state.early_labels = column<f64>(stored, "early_labels");
-  const auto counters = column<i64>(stored, "counters"), watermark = column<i64>(stored, "watermark");
-  const std::size_t n = state.keys.size(), n_early = state.early_keys.size();
-  const bool fits = state.times.size() == n && state.groups.size() == n && state.versions.size() == n &&
-                    state.decisions.size() == n && state.weights.size() == n && state.labels.size() == n &&
-                    state.values.size() == n * static_cast<std::size_t>(self.n_values()) &&
-                    state.early_times.size() == n_early && state.early_labels.size() == n_early &&
-                    counters.size() == std::size(kAccountFields) && watermark.size() == 1;
-  if (!fits) throw DataError("the stored join is damaged: its columns differ in length");
+  for_each_column(state, [&]<typename T>(const char* name, std::vector<T>& values) {
+    if constexpr (std::is_same_v<T, Key>) {
+      const auto keys = stored[name].cast<Keys>();
+      values.assign(keys_of(keys).begin(), keys_of(keys).end());
+    } else {
+      values = column<T>(stored, name);
+    }
+  });
+  const auto delays = column<i64>(stored, "delays"), counters = column<i64>(stored, "counters"),
+             watermark = column<i64>(stored, "watermark");
+  if (delays.size() != state.delays.size() || counters.size() != std::size(kAccountFields) || watermark.size() != 1)
+    throw DataError("the stored join is damaged: its columns differ in length");
+  std::copy(delays.begin(), delays.end(), state.delays.begin());
   for (std::size_t i = 0; i < counters.size(); ++i) state.counters.*kAccountFields[i] = counters[i];
   state.watermark = watermark[0];
-  self.restore(state);
+  self.restore(state, view(group_versions));
+}
+
+Outcomes make_outcomes(const py::dict& given) {
+  const auto times = column<i64>(given, "times");
+  const auto groups = column<i32>(given, "groups"), decisions = column<i32>(given, "decisions");
+  const auto weights = column<f64>(given, "weights"), labels = column<f64>(given, "labels");
+  const auto signs = column<std::int8_t>(given, "signs");
+  Outcomes out{{}, column<f64>(given, "values"), !weights.empty()};
+  const std::size_t n = labels.size();
+  if (times.size() != n || groups.size() != n || decisions.size() != n || signs.size() != n ||
+      (n != 0 && out.values.size() % n != 0) || (out.has_weights && weights.size() != n))
+    throw DataError("outcomes are columns of one length");
+  for (std::size_t i = 0; i < n; ++i)
+    out.rows.push_back({times[i], labels[i], out.has_weights ? weights[i] : 1.0, groups[i],
+                        static_cast<std::int16_t>(decisions[i]), signs[i]});
+  return out;
+}
+
+JoinOptions options_of(const py::dict& given) {
+  JoinOptions options;
+  options.lateness = given["lateness"].cast<i64>();
+  options.n_values = given["n_values"].cast<i32>();
+  options.capacity = given["capacity"].cast<i64>();
+  options.always_kept = given["always_kept"].cast<i64>();
+  options.most_slices = given["most_slices"].cast<i64>();
+  options.wide_ids = given["ids"].cast<std::string>() == "text";
+  options.is_binary = given["task"].cast<std::string>() == "binary";
+  options.has_weights = given["weights"].cast<bool>();
+  return options;
 }
 
 }  // namespace
 
 void bind_join(py::module_& m) {
   using namespace pybind11::literals;
+  const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
+
+  py::class_<Outcomes>(m, "JoinedRows", "Labelled predictions on their way into their cells.")
+      .def(py::init(&make_outcomes), "rows"_a)
+      .def("__len__", [](const Outcomes& self) { return self.rows.size(); })
+      .def_property_readonly("earliest", &Outcomes::earliest, "Earliest time of a prediction.");
 
   py::class_<Join>(m, "Join",
                    "Predictions waiting for labels, labels waiting for predictions, and the account of both.")
-      .def(py::init([](i64 lateness, i32 n_values, i64 capacity) { return Join({lateness, n_values, capacity}); }),
-           "lateness"_a, "n_values"_a, "capacity"_a)
-      .def(
-          "log",
-          [](Join& self, const py::dict& rows) {
-            const auto keys = rows["keys"].cast<Keys>();
-            const auto times = rows["times"].cast<Array<i64>>();
-            const auto groups = rows["groups"].cast<Array<i32>>(), versions = rows["versions"].cast<Array<i32>>(),
-                       decisions = rows["decisions"].cast<Array<i32>>();
-            const auto values = rows["values"].cast<Array<f64>>(), weights = rows["weights"].cast<Array<f64>>();
-            auto accepted = make_array<std::uint8_t>({times.size()});
-            const PredictionRows r{keys_of(keys),   view(times),  view(groups), view(versions),
-                                   view(decisions), view(values), view(weights)};
-            const auto out = mutable_view(accepted);
-            Outcomes outcomes;
-            {
-              const py::gil_scoped_release unlocked;
-              outcomes = self.log(r, out);
-            }
-            return py::make_tuple(accepted, wrap_outcomes(outcomes));
-          },
-          "rows"_a, "Take predictions in: which were new, and outcomes of labels that had waited for them.")
-      .def(
-          "label",
-          [](Join& self, const Keys& keys, const Array<f64>& labels, const Array<i64>& times) {
-            const LabelRows rows{keys_of(keys), view(labels), view(times)};
-            Outcomes outcomes;
-            {
-              const py::gil_scoped_release unlocked;
-              outcomes = self.label(rows);
-            }
-            return wrap_outcomes(outcomes);
-          },
-          py::arg("keys").noconvert(), py::arg("labels").noconvert(), py::arg("times").noconvert(),
-          "Take labels in: the outcomes that follow.")
-      .def(
-          "merge", [](Join& self, const Join& other) { return wrap_outcomes(self.merge(other)); }, "other"_a,
-          "Take over another join.")
+      .def(py::init([](const py::dict& options) { return Join(options_of(options)); }), "options"_a)
+      .def("log", &log, "rows"_a, "Take predictions in: which were new, and outcomes of labels that had waited.")
+      .def("label", &label, exact("keys"), exact("labels"), exact("times"), "Take labels in: the outcomes that follow.")
+      .def("forget", &forget, exact("keys"), "Take ids out: the outcomes that go with them.")
+      .def("merge", &merge, "other"_a, exact("groups"), exact("group_versions"), "Take over another join.")
       .def("advance", &Join::advance, "time"_a, "Move the watermark without an event.")
       .def_property_readonly("watermark", &Join::watermark, "Latest event time met, microseconds.")
+      .def_property_readonly("n_bytes", &Join::n_bytes, "Memory held, in bytes.")
+      .def(
+          "delays", [](const Join& self) { return std::vector<i64>(self.delays().begin(), self.delays().end()); },
+          "Labels that count, by bins of their delay.")
       .def(
           "account", [](const Join& self) { return counters_of(self.account()); },
           "Counts of events, in the order of values.Account.")
-      .def("save", &save, "State as arrays.")
-      .def("load", &load, "state"_a, "Restore such a state.");
+      .def("save", &save, exact("ranks"), "State as arrays, in which group g is ranks[g].")
+      .def("load", &load, "state"_a, exact("group_versions"), "Restore such a state.");
   m.attr("NEVER") = kNever;
+
+  m.def(
+      "delay_edges",
+      [] {
+        std::vector<i64> edges;
+        for (i32 bin = 1; bin < kDelayBins; ++bin) edges.push_back(delay_edge(bin));
+        return edges;
+      },
+      "Microseconds where the bins of delays begin; the first has no beginning.");
 }
 
 }  // namespace tidegauge

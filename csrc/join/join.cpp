@@ -2,331 +2,507 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <tuple>
+#include <utility>
+
+#include "errors.hpp"
 
 namespace tidegauge {
+namespace {
 
-// Whether `now` lies more than `multiple` times the lateness after `time`.
-bool Join::is_past(i64 now, i64 time, i64 multiple) const noexcept {
+constexpr f64 kNoLabel = std::numeric_limits<f64>::quiet_NaN();
+constexpr std::size_t kAhead = 32;  // ids whose memory is asked for before they are looked at
+constexpr i64 kSlices = 8;          // of the lateness
+constexpr i64 kFarTime = 1LL << 62;
+
+i64 slice_of(i64 lateness) noexcept {
+  return lateness < 0 ? kMaxSlice : std::clamp<i64>(lateness / kSlices, 1, kMaxSlice);
+}
+
+void check_groups(std::span<const i32> groups, std::size_t n_groups) {
+  i32 least = 0, most = -1;
+  for (const i32 group : groups) {
+    least = std::min(least, group);
+    most = std::max(most, group);
+  }
+  if (least < 0 || most >= static_cast<i64>(n_groups)) throw DataError("a row belongs to no known group");
+  if (most >= kMaxGroups)
+    throw DataError("more than " + std::to_string(kMaxGroups) + " combinations of version and segment values");
+}
+
+}  // namespace
+
+Join::Join(JoinOptions options)
+    : options_(options),
+      rows_({slice_of(options.lateness), options.n_values, options.wide_ids, options.is_binary, options.has_weights}),
+      forget_age_(2 * std::clamp<i64>(options.lateness, 0, kFarTime / 4) + slice_of(options.lateness) - 1) {
+  constexpr i64 kMost = 1'000'000'000;  // rows have numbers of 32 bits
+  if (options.capacity < 1 || options.capacity > kMost)
+    throw SchemaError("between 1 and 1000000000 predictions can be remembered, got " +
+                      std::to_string(options.capacity));
+}
+
+template <typename Visit>
+void Join::for_each_row(const Key& key, Visit&& visit) const {
+  index_.for_each(key.low, [&](u32 row) {
+    std::byte* at = rows_.find(row);
+    if (at != nullptr && rows_.holds(at, key)) visit(Found{row, at});
+    return false;
+  });
+}
+
+// Whether `now` lies more than the lateness after `time`.
+bool Join::is_past(i64 now, i64 time) const noexcept {
   if (options_.lateness < 0 || now == kNever || time == kNever) return false;
-  __extension__ using i128 = __int128;
-  return static_cast<i128>(now) - time > static_cast<i128>(multiple) * options_.lateness;
+  i64 age;
+  return __builtin_sub_overflow(now, time, &age) ? now > time : age > options_.lateness;
 }
 
 void Join::advance(i64 time) {
-  if (watermark_ == kNever && time != kNever) {
-    for (auto& [key, early] : early_) early.time = time;  // their wait begins with the first known time
-  }
-  watermark_ = std::max(watermark_, time);
+  if (time <= watermark_) return;
+  if (watermark_ == kNever) rows_.date_the_timeless(time);  // their wait begins with the first known time
+  watermark_ = time;
+  // Slices that begin before this are older than twice the lateness as a whole.
+  if (options_.lateness >= 0 && __builtin_sub_overflow(time, forget_age_, &forgettable_before_))
+    forgettable_before_ = kNever;
 }
 
-void Join::emit(Outcomes& out, const Entry& entry, f64 label, std::int8_t sign) const {
-  const auto index = static_cast<std::size_t>(&entry - entries_.data());
-  const auto n_values = static_cast<std::size_t>(options_.n_values);
-  out.times.push_back(entry.time);
-  out.groups.push_back(entry.group);
-  out.decisions.push_back(entry.decision);
-  out.values.insert(out.values.end(), values_.begin() + static_cast<std::ptrdiff_t>(index * n_values),
-                    values_.begin() + static_cast<std::ptrdiff_t>((index + 1) * n_values));
-  out.weights.push_back(entry.weight);
-  out.labels.push_back(label);
-  out.signs.push_back(sign);
+// Forgets slices by their age, unless hardly anything would be left.
+void Join::forget_aged() {
+  while (rows_.oldest_start() < forgettable_before_) {
+    const Generation& oldest = *rows_.generations().begin()->second;
+    const i64 left = n_predictions_ + n_early_ - oldest.n_predictions - oldest.n_early;
+    const auto n_slices = static_cast<i64>(rows_.generations().size());
+    if (left < options_.always_kept && n_slices <= options_.most_slices) return;
+    forget_oldest();
+  }
 }
 
-// Newest entry of an id, -1 when none is remembered.
-i32 Join::head_of(const Key& key) const {
-  const auto found = heads_.find(key);
-  return found == heads_.end() ? -1 : found->second;
+// Whether there is room for one more; slices of enough age make it.
+bool Join::has_room(const i64& n_held) {
+  while (n_held >= options_.capacity && rows_.oldest_start() < forgettable_before_) forget_oldest();
+  return n_held < options_.capacity;
 }
 
-void Join::match_waiting(Entry& entry, f64 known_label, Outcomes& out) {
-  if (!std::isnan(known_label)) {  // another version of the same id has it
-    entry.label = known_label;
-    ++counters_.matched;
-    emit(out, entry, known_label, 1);
-    return;
+void Join::forget_oldest() {
+  const Generation& oldest = *rows_.generations().begin()->second;
+  counters_.expired += oldest.n_pending;
+  counters_.orphan += oldest.n_early;
+  n_predictions_ -= oldest.n_predictions;
+  n_early_ -= oldest.n_early;
+  rows_.forget(oldest.start);
+}
+
+Join::Found Join::insert(const Key& key, const RowContent& content, u64 flags) {
+  const u32 row = rows_.add(key, content, flags);
+  ++((flags & RowState::kEarly) != 0 ? n_early_ : n_predictions_);
+  index_.insert(key.low, row, rows_);
+  if (rows_.has_opened_chunk()) {
+    if (index_.clean_share(rows_.n_chunks(), rows_)) rows_.reuse_numbers();
+    while (rows_.is_short_of_numbers()) {
+      if (index_.clean_share(1, rows_)) rows_.reuse_numbers();
+    }
   }
-  const auto waiting = early_.find(entry.key);
-  if (waiting == early_.end()) return;
-  const Early early = waiting->second;
-  early_.erase(waiting);
-  if (is_past(early.time, entry.time, 1)) {
-    ++counters_.late;
-    return;
+  return {row, rows_.find(row)};
+}
+
+void Join::remove(const Key& key, const Found& found) {
+  Generation& generation = rows_.generation(found.row);
+  if (is_early(found)) {
+    --n_early_;
+    --generation.n_early;
+  } else {
+    --n_predictions_;
+    --generation.n_predictions;
+    generation.n_pending -= std::isnan(rows_.label_of(found.at)) ? 1 : 0;
   }
-  entry.label = early.label;
+  rows_.mark_gone(found.at);
+  index_.erase(key.low, found.row);
+  if (generation.n_predictions + generation.n_early == 0) rows_.forget(generation.start);
+}
+
+void Join::set_versions(std::span<const i32> group_versions) {
+  if (group_versions.size() > versions_.size()) versions_.assign(group_versions.begin(), group_versions.end());
+}
+
+std::uint8_t Join::delay_of(i64 arrival, i64 time) const noexcept {
+  return options_.lateness < 0 ? 0 : delay_bin(arrival - time);
+}
+
+void Join::count_delay(std::uint8_t delay, i64 amount) noexcept {
+  if (options_.lateness >= 0) delays_[delay] += amount;
+}
+
+Outcomes Join::new_outcomes() const {
+  Outcomes out;
+  out.has_weights = options_.has_weights;
+  return out;
+}
+
+void Join::emit(Outcomes& out, const Found& found, f64 label, std::int16_t sign) const {
+  out.rows.push_back({time_of(found), label, rows_.weight_of(found.at), rows_.state_of(found.at).group(),
+                      static_cast<std::int16_t>(rows_.decision_of(found.at)), sign});
+  const std::size_t n = out.values.size();
+  out.values.resize(n + static_cast<std::size_t>(options_.n_values));
+  rows_.read_values(found.at, out.values.data() + n);
+}
+
+// A prediction that waited has its label.
+void Join::match(const Found& found, f64 label, std::uint8_t delay, Outcomes& out) {
   ++counters_.matched;
-  ++counters_.matched_labels;
-  emit(out, entry, early.label, 1);
+  --rows_.generation(found.row).n_pending;
+  count_delay(delay, 1);
+  rows_.set_label(found.at, label, delay);
+  emit(out, found, label, 1);
 }
 
 Outcomes Join::log(const PredictionRows& rows, std::span<std::uint8_t> accepted) {
-  Outcomes out;
-  const auto n_values = static_cast<std::size_t>(options_.n_values);
-  for (std::size_t row = 0; row < rows.keys.size(); ++row) {
-    advance(rows.times[row]);
-    const Key& key = rows.keys[row];
-    const i32 head = head_of(key);
-    bool is_new = true;
-    f64 known_label = std::numeric_limits<f64>::quiet_NaN();
-    for (i32 i = head; i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
-      const Entry& entry = entries_[static_cast<std::size_t>(i)];
-      is_new = is_new && entry.version != rows.versions[row];
-      if (std::isnan(known_label)) known_label = entry.label;
-    }
-    accepted[row] = is_new ? 1 : 0;
-    if (!is_new) {
-      ++counters_.duplicate_predictions;
-      continue;
-    }
-    ++counters_.predictions;
-    make_room();
-    if (static_cast<i64>(entries_.size()) >= options_.capacity) {
-      ++counters_.expired;
-      continue;
-    }
-    entries_.push_back({key, rows.times[row], rows.weights.empty() ? 1.0 : rows.weights[row],
-                        std::numeric_limits<f64>::quiet_NaN(), rows.groups[row], rows.versions[row],
-                        rows.decisions[row], head_of(key)});
-    const auto values = rows.values.subspan(row * n_values, n_values);
-    values_.insert(values_.end(), values.begin(), values.end());
-    heads_[key] = static_cast<i32>(entries_.size() - 1);
-    match_waiting(entries_.back(), known_label, out);
+  check_groups(rows.groups, rows.group_versions.size());
+  set_versions(rows.group_versions);
+  Outcomes out = new_outcomes();
+  const std::size_t n = rows.keys.size();
+  for (std::size_t start = 0; start < n; start += kAhead) {
+    const std::size_t end = std::min(n, start + kAhead);
+    for (std::size_t row = start; row < end; ++row) index_.prefetch(rows.keys[row].low);
+    for (std::size_t row = start; row < end; ++row) index_.prefetch_more(rows.keys[row].low);
+    for (std::size_t row = start; row < end; ++row) accepted[row] = log_row(rows, row, out);
   }
   return out;
 }
 
+std::uint8_t Join::log_row(const PredictionRows& rows, std::size_t row, Outcomes& out) {
+  const Key& key = rows.keys[row];
+  const i64 time = rows.times[row];
+  const i32 group = rows.groups[row];
+  advance(time);
+  forget_aged();
+  const bool fits = has_room(n_predictions_);
+  bool is_new = true;
+  Found early{0, nullptr}, labelled{0, nullptr};  // labelled: of another version, see labels_before
+  for_each_row(key, [&](const Found& found) {
+    if (is_early(found)) {
+      early = found;
+      return;
+    }
+    is_new = is_new && version_of(found) != versions_[static_cast<std::size_t>(group)];
+    if (labels_before(labelled, found)) labelled = found;
+  });
+  if (!is_new) {
+    ++counters_.duplicate_predictions;
+    return 0;
+  }
+  ++counters_.predictions;
+  if (!fits) {
+    ++counters_.expired;
+    return 1;
+  }
+  const auto n_values = static_cast<std::size_t>(options_.n_values);
+  const f64 weight = options_.has_weights ? rows.weights[row] : 1.0;
+  const Found added = insert(
+      key, {time, group, rows.decisions[row], kNoLabel, weight, rows.values.subspan(row * n_values, n_values), 0}, 0);
+  if (labelled.at != nullptr) {
+    match(added, rows_.label_of(labelled.at), rows_.delay_of(labelled.at), out);
+  } else if (early.at != nullptr) {
+    const i64 arrival = time_of(early);
+    const f64 label = rows_.label_of(early.at);
+    remove(key, early);
+    if (is_past(arrival, time)) {
+      ++counters_.late;
+    } else {
+      ++counters_.matched_labels;
+      match(added, label, delay_of(arrival, time), out);
+    }
+  }
+  return 1;
+}
+
 Outcomes Join::label(const LabelRows& rows) {
-  Outcomes out;
-  label_rows(rows, out);
+  const std::size_t n = rows.keys.size();
+  Outcomes out = new_outcomes();
+  out.rows.reserve(n);
+  out.values.reserve(n * static_cast<std::size_t>(options_.n_values));
+  for (std::size_t start = 0; start < n; start += kAhead) {
+    const std::size_t end = std::min(n, start + kAhead);
+    for (std::size_t row = start; row < end; ++row) index_.prefetch(rows.keys[row].low);
+    for (std::size_t row = start; row < end; ++row) index_.prefetch_more(rows.keys[row].low);
+    for (std::size_t row = start; row < end; ++row) {
+      const std::byte* first = nullptr;
+      index_.for_each(rows.keys[row].low, [&](u32 found) { return (first = rows_.find(found)) != nullptr; });
+      if (first == nullptr) continue;
+      __builtin_prefetch(first);
+      __builtin_prefetch(first + rows_.stride() - 1);
+    }
+    for (std::size_t row = start; row < end; ++row) {
+      advance(rows.times[row]);
+      forget_aged();
+      ++counters_.labels;
+      label_row(rows.keys[row], rows.labels[row], rows.times[row], out);
+    }
+  }
   return out;
 }
 
-void Join::label_rows(const LabelRows& rows, Outcomes& out) {
-  for (std::size_t row = 0; row < rows.keys.size(); ++row) {
-    ++counters_.labels;
-    const i64 time = rows.times.empty() ? kNever : rows.times[row];
-    advance(time);
-    const f64 label = rows.labels[row];
-    if (std::isnan(label)) {
-      ++counters_.missing;
-      continue;
+void Join::label_row(const Key& key, f64 label, i64 time, Outcomes& out) {
+  if (std::isnan(label)) {
+    ++counters_.missing;
+    return;
+  }
+  const i64 arrival = time == kNever ? watermark_ : time;
+  bool known = false, matched = false, corrected = false, late = false;
+  for_each_row(key, [&](const Found& found) {
+    known = true;
+    const f64 before = rows_.label_of(found.at);
+    if (is_early(found)) {
+      corrected = before != label;
+      rows_.set_label(found.at, label, 0);
+      return;
     }
-    const i64 arrival = time == kNever ? watermark_ : time;
-    const i32 head = head_of(rows.keys[row]);
-    if (head < 0) {
-      make_room();
-      const auto [waiting, is_new] = early_.try_emplace(rows.keys[row], Early{arrival, label});
-      if (is_new) {
-        if (static_cast<i64>(early_.size()) > options_.capacity) {
-          early_.erase(waiting);
-          ++counters_.orphan;
-        }
-      } else if (waiting->second.label == label) {
-        ++counters_.duplicate;
-      } else {
-        ++counters_.corrected;
-        waiting->second.label = label;
-      }
-      continue;
+    if (is_past(arrival, time_of(found))) {
+      late = true;
+    } else if (std::isnan(before)) {
+      matched = true;
+      match(found, label, delay_of(arrival, time_of(found)), out);
+    } else if (before != label) {
+      corrected = true;
+      emit(out, found, before, -1);
+      emit(out, found, label, 1);
+      rows_.set_label(found.at, label, rows_.delay_of(found.at));
     }
-    bool matched = false, corrected = false, late = false;
-    for (i32 i = head; i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
-      Entry& entry = entries_[static_cast<std::size_t>(i)];
-      if (is_past(arrival, entry.time, 1)) {
-        late = true;
-      } else if (std::isnan(entry.label)) {
-        matched = true;
-        ++counters_.matched;
-        emit(out, entry, label, 1);
-        entry.label = label;
-      } else if (entry.label != label) {
-        corrected = true;
-        emit(out, entry, entry.label, -1);
-        emit(out, entry, label, 1);
-        entry.label = label;
-      }
-    }
+  });
+  if (known) {
     ++(matched     ? counters_.matched_labels
        : corrected ? counters_.corrected
        : late      ? counters_.late
                    : counters_.duplicate);
+  } else if (!has_room(n_early_)) {
+    ++counters_.orphan;
+  } else {
+    insert(key, {arrival, 0, -1, label, 1.0, {}, 0}, RowState::kEarly);
   }
 }
 
-// Sweeps once there is more than is always remembered, or than there is room for; and not again before an eighth
-// of the lateness has gone by, so that its cost is spread.
-void Join::make_room() {
-  const std::size_t held = entries_.size() + early_.size();
-  if (held < std::min(kRemembered, static_cast<std::size_t>(options_.capacity)) || options_.lateness < 0) return;
-  if (swept_at_ != kNever && watermark_ - swept_at_ <= options_.lateness / 8) return;
-  swept_at_ = watermark_;
-  sweep();
+Outcomes Join::forget(std::span<const Key> keys) {
+  Outcomes out = new_outcomes();
+  for (const Key& key : keys) forget_id(key, out);
+  return out;
 }
 
-// Forgets what is older than twice the lateness.
-void Join::sweep() {
-  const auto n_values = static_cast<std::size_t>(options_.n_values);
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < entries_.size(); ++i) {
-    if (is_past(watermark_, entries_[i].time, 2)) {
-      counters_.expired += std::isnan(entries_[i].label) ? 1 : 0;
-      continue;
-    }
-    entries_[kept] = entries_[i];
-    std::copy_n(values_.begin() + static_cast<std::ptrdiff_t>(i * n_values), n_values,
-                values_.begin() + static_cast<std::ptrdiff_t>(kept * n_values));
-    ++kept;
-  }
-  entries_.resize(kept);
-  values_.resize(kept * n_values);
-  heads_.clear();
-  for (std::size_t i = 0; i < kept; ++i) {
-    const auto [head, is_new] = heads_.try_emplace(entries_[i].key, -1);
-    entries_[i].next = head->second;
-    head->second = static_cast<i32>(i);
-  }
-  for (auto waiting = early_.begin(); waiting != early_.end();) {
-    if (is_past(watermark_, waiting->second.time, 2)) {
-      ++counters_.orphan;
-      waiting = early_.erase(waiting);
+void Join::forget_id(const Key& key, Outcomes& out) {
+  found_.clear();
+  for_each_row(key, [&](const Found& found) { found_.push_back(found); });
+  for (const Found& found : found_) {
+    if (is_early(found)) {
+      ++counters_.forgotten_labels;
     } else {
-      ++waiting;
+      ++counters_.forgotten;
+      if (const f64 label = rows_.label_of(found.at); !std::isnan(label)) {
+        --counters_.matched;
+        count_delay(rows_.delay_of(found.at), -1);
+        emit(out, found, label, -1);
+      }
     }
+    remove(key, found);
   }
 }
 
 Account Join::account() const {
   Account account = counters_;
-  for (const Entry& entry : entries_) {
-    if (std::isnan(entry.label)) ++(is_past(watermark_, entry.time, 1) ? account.expired : account.pending);
+  for (const auto& [start, generation] : rows_.generations()) {
+    const bool is_timeless = start == kNever;
+    if (is_timeless || !is_past(watermark_, start)) {
+      account.pending += generation->n_pending;
+      account.early += generation->n_early;
+    } else if (is_past(watermark_, start + rows_.slice() - 1)) {
+      account.expired += generation->n_pending;
+      account.orphan += generation->n_early;
+    } else {
+      rows_.for_each_in(*generation, [&](const std::byte* at) {
+        const bool past = is_past(watermark_, rows_.time_of(at, *generation));
+        if (rows_.state_of(at).is_early()) {
+          ++(past ? account.orphan : account.early);
+        } else if (std::isnan(rows_.label_of(at))) {
+          ++(past ? account.expired : account.pending);
+        }
+      });
+    }
   }
-  for (const auto& [key, early] : early_) ++(is_past(watermark_, early.time, 1) ? account.orphan : account.early);
   return account;
 }
 
-Join::State Join::state() const {
-  State state;
-  std::vector<std::size_t> order(entries_.size());  // by id and version: the order of arrival leaves no trace
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const auto rank = [&](std::size_t i) {
-    return std::tuple(entries_[i].key.high, entries_[i].key.low, entries_[i].version);
+Join::State Join::state(std::span<const i32> ranks) const {
+  struct Row {
+    Key key;
+    i32 rank;  // of the group
+    Found found;
   };
-  std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return rank(a) < rank(b); });
-  const auto n_values = static_cast<std::size_t>(options_.n_values);
-  for (const std::size_t i : order) {
-    const Entry& entry = entries_[i];
-    state.keys.push_back(entry.key);
-    state.times.push_back(entry.time);
-    state.groups.push_back(entry.group);
-    state.versions.push_back(entry.version);
-    state.decisions.push_back(entry.decision);
-    state.weights.push_back(entry.weight);
-    state.labels.push_back(entry.label);
-    const auto begin = values_.begin() + static_cast<std::ptrdiff_t>(i * n_values);
-    state.values.insert(state.values.end(), begin, begin + options_.n_values);
-  }
-  std::vector<std::pair<Key, Early>> waiting(early_.begin(), early_.end());
-  std::sort(waiting.begin(), waiting.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.first.high, a.first.low) < std::pair(b.first.high, b.first.low);
+  std::vector<Row> predictions, early;
+  index_.for_each_slot([&](u64 low, u32 row) {
+    std::byte* at = rows_.find(row);
+    if (at == nullptr) return;
+    const RowState kept = rows_.state_of(at);
+    const i32 rank = kept.is_early() ? 0 : ranks[static_cast<std::size_t>(kept.group())];
+    (kept.is_early() ? early : predictions).push_back({rows_.key_of(at, low), rank, {row, at}});
   });
-  for (const auto& [key, early] : waiting) {
+  for (auto* rows : {&predictions, &early}) {
+    std::sort(rows->begin(), rows->end(), [](const Row& a, const Row& b) {
+      return std::tuple(a.key.high, a.key.low, a.rank) < std::tuple(b.key.high, b.key.low, b.rank);
+    });
+  }
+  State state;
+  const auto n_values = static_cast<std::size_t>(options_.n_values);
+  state.values.resize(predictions.size() * n_values);
+  f64* values = state.values.data();
+  for (const auto& [key, rank, found] : predictions) {
+    state.keys.push_back(key);
+    state.times.push_back(time_of(found));
+    state.groups.push_back(rank);
+    state.decisions.push_back(rows_.decision_of(found.at));
+    if (options_.has_weights) state.weights.push_back(rows_.weight_of(found.at));
+    state.labels.push_back(rows_.label_of(found.at));
+    state.label_delays.push_back(rows_.delay_of(found.at));
+    rows_.read_values(found.at, values);
+    values += n_values;
+  }
+  for (const auto& [key, rank, found] : early) {
     state.early_keys.push_back(key);
-    state.early_times.push_back(early.time);
-    state.early_labels.push_back(early.label);
+    state.early_times.push_back(time_of(found));
+    state.early_labels.push_back(rows_.label_of(found.at));
   }
   state.counters = counters_;
+  state.delays = delays_;
   state.watermark = watermark_;
   return state;
 }
 
-void Join::restore(const State& state) {
-  entries_.clear();
-  heads_.clear();
-  early_.clear();
-  values_ = state.values;
-  for (std::size_t i = 0; i < state.keys.size(); ++i) {
-    const auto [head, is_new] = heads_.try_emplace(state.keys[i], -1);
-    entries_.push_back({state.keys[i], state.times[i], state.weights[i], state.labels[i], state.groups[i],
-                        state.versions[i], state.decisions[i], head->second});
-    head->second = static_cast<i32>(i);
+void Join::restore(const State& state, std::span<const i32> group_versions) {
+  const std::size_t n = state.keys.size(), n_early = state.early_keys.size();
+  const auto n_values = static_cast<std::size_t>(options_.n_values);
+  if (state.times.size() != n || state.groups.size() != n || state.decisions.size() != n || state.labels.size() != n ||
+      state.label_delays.size() != n || state.values.size() != n * n_values ||
+      state.weights.size() != (options_.has_weights ? n : 0) || state.early_times.size() != n_early ||
+      state.early_labels.size() != n_early)
+    throw DataError("the stored join is damaged: its columns differ in length");
+  check_groups(state.groups, group_versions.size());
+  const auto is_far = [](i64 time) { return time != kNever && (time < -kFarTime || time > kFarTime); };
+  const auto is_foreign = [&](const Key& key) { return !options_.wide_ids && key.high > 1; };
+  const bool is_damaged = std::any_of(state.keys.begin(), state.keys.end(), is_foreign) ||
+                          std::any_of(state.early_keys.begin(), state.early_keys.end(), is_foreign) ||
+                          std::any_of(state.times.begin(), state.times.end(), is_far) ||
+                          std::any_of(state.early_times.begin(), state.early_times.end(), is_far) ||
+                          is_far(state.watermark) ||
+                          std::any_of(state.label_delays.begin(), state.label_delays.end(),
+                                      [](std::uint8_t delay) { return delay >= kDelayBins; });
+  if (is_damaged) throw DataError("the stored join is damaged: an id or a time is out of range");
+  *this = Join(options_);
+  set_versions(group_versions);
+  for (std::size_t i = 0; i < n; ++i) {
+    const auto values = std::span(state.values).subspan(i * n_values, n_values);
+    const f64 weight = options_.has_weights ? state.weights[i] : 1.0;
+    insert(
+        state.keys[i],
+        {state.times[i], state.groups[i], state.decisions[i], state.labels[i], weight, values, state.label_delays[i]},
+        0);
   }
-  for (std::size_t i = 0; i < state.early_keys.size(); ++i)
-    early_[state.early_keys[i]] = {state.early_times[i], state.early_labels[i]};
+  for (std::size_t i = 0; i < n_early; ++i)
+    insert(state.early_keys[i], {state.early_times[i], 0, -1, state.early_labels[i], 1.0, {}, 0}, RowState::kEarly);
   counters_ = state.counters;
-  watermark_ = state.watermark;
-  swept_at_ = kNever;
+  delays_ = state.delays;
+  advance(state.watermark);
 }
 
-// Gives a label that one version of an id has to the versions that wait for it.
+// Whether of two predictions of an id the second is the one whose label others get: it has one, and is the later.
+bool Join::labels_before(const Found& first, const Found& second) const noexcept {
+  const f64 label = rows_.label_of(second.at);
+  if (std::isnan(label)) return false;
+  return first.at == nullptr || std::pair(time_of(first), rows_.label_of(first.at)) < std::pair(time_of(second), label);
+}
+
+// Gives the label that an id has here to the versions that wait for theirs.
 void Join::share_label(const Key& key, Outcomes& out) {
-  f64 label = std::numeric_limits<f64>::quiet_NaN();
-  for (i32 i = head_of(key); i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
-    if (std::isnan(label)) label = entries_[static_cast<std::size_t>(i)].label;
-  }
-  if (std::isnan(label)) return;
-  for (i32 i = head_of(key); i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
-    Entry& entry = entries_[static_cast<std::size_t>(i)];
-    if (std::isnan(entry.label)) match_waiting(entry, label, out);
-  }
+  Found labelled{0, nullptr};
+  found_.clear();
+  for_each_row(key, [&](const Found& found) {
+    if (std::isnan(rows_.label_of(found.at))) found_.push_back(found);
+    if (labels_before(labelled, found)) labelled = found;
+  });
+  if (labelled.at == nullptr) return;
+  for (const Found& found : found_) match(found, rows_.label_of(labelled.at), rows_.delay_of(labelled.at), out);
 }
 
 // An id that the same version predicted on both sides stays once; what its label added twice is taken back.
-bool Join::merge_duplicate(const Entry& entry, const Join& other, std::size_t index, Outcomes& out) {
-  for (i32 i = head_of(entry.key); i >= 0; i = entries_[static_cast<std::size_t>(i)].next) {
-    Entry& mine = entries_[static_cast<std::size_t>(i)];
-    if (mine.version != entry.version) continue;
-    --counters_.predictions;
-    ++counters_.duplicate_predictions;
-    if (!std::isnan(entry.label) && !std::isnan(mine.label)) {
-      --counters_.matched;
-      --counters_.matched_labels;
-      ++counters_.duplicate;
-      other.emit(out, other.entries_[index], entry.label, -1);
-    } else if (!std::isnan(entry.label)) {  // the outcome moves to the cell of the entry that stays
-      other.emit(out, other.entries_[index], entry.label, -1);
-      mine.label = entry.label;
-      emit(out, mine, mine.label, 1);
-    }
-    return true;
+bool Join::merge_duplicate(const Key& key, const Join& other, const Found& theirs, i32 group, Outcomes& out) {
+  Found mine{0, nullptr};
+  for_each_row(key, [&](const Found& found) {
+    if (!is_early(found) && version_of(found) == versions_[static_cast<std::size_t>(group)]) mine = found;
+  });
+  if (mine.at == nullptr) return false;
+  --counters_.predictions;
+  ++counters_.duplicate_predictions;
+  const f64 label = other.rows_.label_of(theirs.at);
+  if (std::isnan(label)) return true;
+  const auto take_back = [&] {
+    other.emit(out, theirs, label, -1);
+    out.rows.back().group = group;
+  };
+  take_back();
+  if (std::isnan(rows_.label_of(mine.at))) {  // the outcome moves to the cell of the prediction that stays
+    --rows_.generation(mine.row).n_pending;
+    rows_.set_label(mine.at, label, other.rows_.delay_of(theirs.at));
+    emit(out, mine, label, 1);
+  } else {
+    --counters_.matched;
+    --counters_.matched_labels;
+    ++counters_.duplicate;
+    count_delay(other.rows_.delay_of(theirs.at), -1);
   }
-  return false;
+  return true;
 }
 
-Outcomes Join::merge(const Join& other) {
-  Outcomes out;
+Outcomes Join::merge(const Join& other, std::span<const i32> groups, std::span<const i32> group_versions) {
+  check_groups(groups, group_versions.size());
+  set_versions(group_versions);
+  Outcomes out = new_outcomes();
   advance(other.watermark_);
-  const Account& more = other.counters_;
-  for (const auto field : kAccountFields) counters_.*field += more.*field;
-  const auto n_values = static_cast<std::size_t>(options_.n_values);
-  for (std::size_t i = 0; i < other.entries_.size(); ++i) {
-    Entry entry = other.entries_[i];
-    if (merge_duplicate(entry, other, i, out)) continue;
-    entry.next = head_of(entry.key);
-    const auto begin = other.values_.begin() + static_cast<std::ptrdiff_t>(i * n_values);
-    values_.insert(values_.end(), begin, begin + options_.n_values);
-    entries_.push_back(entry);
-    heads_[entry.key] = static_cast<i32>(entries_.size() - 1);
-    share_label(entry.key, out);
-  }
-  // Labels that waited on either side are taken in again, now that both sides' predictions are here.
-  std::vector<std::pair<Key, Early>> waiting(other.early_.begin(), other.early_.end());
-  for (auto early = early_.begin(); early != early_.end();) {
-    if (head_of(early->first) < 0) {
-      ++early;
-      continue;
+  for (const auto field : kAccountFields) counters_.*field += other.counters_.*field;
+  for (std::size_t bin = 0; bin < delays_.size(); ++bin) delays_[bin] += other.delays_[bin];
+  struct Waiting {
+    Key key;
+    i64 time;
+    f64 label;
+  };
+  std::vector<Waiting> waiting;  // taken in again once the predictions of both sides are here
+  std::vector<Key> moved;
+  std::vector<f64> values(static_cast<std::size_t>(options_.n_values));
+  other.index_.for_each_slot([&](u64 low, u32 row) {
+    const Found theirs{row, other.rows_.find(row)};
+    if (theirs.at == nullptr) return;
+    const Key key = other.rows_.key_of(theirs.at, low);
+    const f64 label = other.rows_.label_of(theirs.at);
+    const i64 time = other.time_of(theirs);
+    if (other.is_early(theirs)) {
+      waiting.push_back({key, time, label});
+      return;
     }
-    waiting.emplace_back(*early);
-    early = early_.erase(early);
-  }
-  for (const auto& [key, early] : waiting) {
-    --counters_.labels;  // counted again as it is taken in
-    const Key keys[] = {key};
-    const f64 labels[] = {early.label};
-    const i64 times[] = {early.time};
-    label_rows({keys, labels, times}, out);
-  }
+    const i32 group = groups[static_cast<std::size_t>(other.rows_.state_of(theirs.at).group())];
+    if (merge_duplicate(key, other, theirs, group, out)) return;
+    Found early{0, nullptr};
+    for_each_row(key, [&](const Found& found) {
+      if (is_early(found)) early = found;
+    });
+    if (early.at != nullptr) {
+      waiting.push_back({key, time_of(early), rows_.label_of(early.at)});
+      remove(key, early);
+    }
+    other.rows_.read_values(theirs.at, values.data());
+    insert(key,
+           {time, group, other.rows_.decision_of(theirs.at), label, other.rows_.weight_of(theirs.at), values,
+            other.rows_.delay_of(theirs.at)},
+           0);
+    moved.push_back(key);
+  });
+  for (const Key& key : moved) share_label(key, out);
+  for (const auto& [key, time, label] : waiting) label_row(key, label, time, out);
+  forget_aged();
   return out;
 }
 

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "arrow/read.hpp"
+#include "join/key.hpp"
 
 namespace tidegauge {
 

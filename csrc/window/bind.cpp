@@ -1,6 +1,7 @@
 #include "arrow/bind.hpp"
 
 #include "errors.hpp"
+#include "histogram/encode.hpp"
 #include "window/fill.hpp"
 #include "window/outcomes.hpp"
 #include "window/pair_index.hpp"
@@ -17,20 +18,24 @@ FillColumn fill_column(const Batch& batch, const py::tuple& spec) {
   return {content, block, source, nullptr, spec[3].cast<Vocabulary*>(), spec[4].cast<const Vocabulary*>()};
 }
 
-void add_outcomes(Cells& self, const std::string& task, const py::dict& blocks, const Array<i32>& cells,
-                  const py::dict& rows) {
-  const auto labels = rows["labels"].cast<Array<f64>>(), values = rows["values"].cast<Array<f64>>(),
-             weights = rows["weights"].cast<Array<f64>>();
-  const auto decisions = rows["decisions"].cast<Array<i32>>();
-  const auto signs = rows["signs"].cast<Array<std::int8_t>>();
+// A row of widths above a row of bounds.
+Panes panes_of(const Array<i64>& panes) {
+  const auto both = view(panes);
+  return {both.first(both.size() / 2), both.last(both.size() / 2)};
+}
+
+void add_rows(Cells& self, const std::string& task, const py::dict& blocks, const py::tuple& places,
+              const Outcomes& outcomes) {
   const auto edges = blocks["score_edges"].cast<Array<f64>>();
-  const auto n_sets = static_cast<i32>(labels.size() == 0 ? 1 : cells.size() / labels.size());
-  const OutcomeRows r{n_sets, view(cells), view(labels), view(decisions), view(values), view(weights), view(signs)};
+  const auto segments = places[0].cast<Array<i64>>();
+  const auto panes = places[1].cast<Array<i64>>();
+  const OutcomePlaces p{view(segments), static_cast<i32>(segments.shape(1)), panes_of(panes)};
   const OutcomeBlocks b{blocks["traffic"].cast<i32>(),      blocks["first"].cast<i32>(),
                         blocks["n_classes"].cast<i32>(),    view(edges),
                         blocks["label_center"].cast<f64>(), blocks["label_bins"].cast<const NumericBins*>()};
+  const Task kind = task == "binary" ? Task::kBinary : task == "multiclass" ? Task::kMulticlass : Task::kRegression;
   const py::gil_scoped_release unlocked;
-  (task == "binary" ? add_binary : task == "multiclass" ? add_multiclass : add_regression)(self, b, r);
+  add_outcomes(self, kind, b, p, outcomes);
 }
 
 // Allocates rows, then reads cells into them without the interpreter.
@@ -81,12 +86,6 @@ void add_sums(Cells& self, const Array<i32>& cells, const Array<i64>& found) {
 py::tuple entries(const Cells& self, i32 block) {
   const Entries found = entries_of(self, block);
   return py::make_tuple(wrap(found.cells), wrap(found.slots), wrap(found.counts));
-}
-
-// A row of widths above a row of bounds.
-Panes panes_of(const Array<i64>& panes) {
-  const auto both = view(panes);
-  return {both.first(both.size() / 2), both.last(both.size() / 2)};
 }
 
 Array<i32> locate(Cells& self, const Array<i64>& times, const Array<i32>& groups, const Array<i64>& segments,
@@ -151,7 +150,8 @@ void bind_window(py::module_& m) {
           "Add cells into those of wider panes; forget those kept no longer.")
       .def("fill", &fill_rows, "filler"_a, "start"_a, "stop"_a, exact("cells"), "traffic_block"_a, "n_threads"_a,
            "Count rows and columns into cells.")
-      .def("add_outcomes", &add_outcomes, "task"_a, "blocks"_a, exact("cells"), "rows"_a, "Count labelled predictions.")
+      .def("add_outcomes", &add_rows, "task"_a, "blocks"_a, "places"_a, "rows"_a,
+           "Count labelled predictions; places: (segments of each group, panes).")
       .def("counts", &counts, "block"_a, exact("cells"), exact("rows"), "n_rows"_a, exact("map"), "width"_a,
            "Counts of a block, cells summed into rows.")
       .def("sums", &sums, exact("cells"), exact("rows"), "n_rows"_a, "Exact sums, rounded once.")

@@ -91,11 +91,6 @@ void Cells::widen(i32 block, i32 n_slots) {
   width = std::max(width, n_slots);
 }
 
-void Cells::add_sum(Cell& cell, i32 sum, f64 value) {
-  if (cell.sums.empty()) cell.sums.resize(static_cast<std::size_t>(layout_.n_sums));
-  add_exactly(value, std::span<i64, kLimbs>(cell.sums[static_cast<std::size_t>(sum)]));
-}
-
 i64 Cells::n_bytes() const noexcept {
   i64 bytes = static_cast<i64>(cells_.capacity() * sizeof(cells_[0]) + run_of_cell_.capacity() * sizeof(i32));
   for (const auto& cell : cells_) {

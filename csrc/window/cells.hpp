@@ -22,6 +22,14 @@ struct CellKey {
   friend bool operator==(const CellKey&, const CellKey&) = default;
 };
 
+struct CellKeyHash {
+  std::size_t operator()(const CellKey& key) const noexcept {
+    u64 x = static_cast<u64>(key.pane) * 0x9e3779b97f4a7c15ULL ^ static_cast<u64>(key.segment);
+    x = (x ^ x >> 32) * 0xd6e8feb86659fd93ULL;
+    return x ^ x >> 32;
+  }
+};
+
 struct Extremes {
   f64 minimum = std::numeric_limits<f64>::infinity();
   f64 maximum = -std::numeric_limits<f64>::infinity();
@@ -77,23 +85,15 @@ class Cells {
   void count(i32 cell, i32 block, i32 slot, i64 amount) {
     (*this)[cell].blocks[static_cast<std::size_t>(block)].add(slot, amount, n_slots(block));
   }
-  void add_sum(Cell& cell, i32 sum, f64 value);
   // Memory held, with what the allocator and the index add to each piece.
   [[nodiscard]] i64 n_bytes() const noexcept;
 
  private:
-  struct KeyHash {
-    std::size_t operator()(const CellKey& key) const noexcept {
-      u64 x = static_cast<u64>(key.pane) * 0x9e3779b97f4a7c15ULL ^ static_cast<u64>(key.segment);
-      x = (x ^ x >> 32) * 0xd6e8feb86659fd93ULL;
-      return x ^ x >> 32;
-    }
-  };
   void merge(Cell& cell, const Cell& other);
 
   CellLayout layout_;
   std::vector<std::unique_ptr<Cell>> cells_;
-  std::unordered_map<CellKey, i32, KeyHash> index_;
+  std::unordered_map<CellKey, i32, CellKeyHash> index_;
   std::vector<i32> run_of_cell_;
 };
 

@@ -28,12 +28,15 @@ inline void normalize(std::span<i64, kLimbs> limbs) noexcept {
   limbs[kLimbs - 1] += carry;
 }
 
-inline void add_exactly(f64 x, std::span<i64, kLimbs> limbs) noexcept {
+constexpr i64 kFullLimb = 1LL << 61;  // an addition changes a limb by less than 2^34
+
+// Returns the first of the three limbs that may have changed.
+inline i32 add_exactly(f64 x, std::span<i64, kLimbs> limbs) noexcept {
   u64 bits;
   std::memcpy(&bits, &x, 8);
   const i32 exponent = static_cast<i32>(bits >> 52 & 0x7ff);
   const i32 position = exponent - 1075 - kLowestPower;  // of the lowest bit of the 53-bit significand
-  if (exponent == 0 || position <= -53 || position > 32 * (kLimbs - 3)) return;
+  if (exponent == 0 || position <= -53 || position > 32 * (kLimbs - 3)) return 0;
   u64 significand = (bits & ((1ULL << 52) - 1)) | 1ULL << 52;
   i32 shift = position & 31;
   i32 limb = position >> 5;
@@ -49,8 +52,19 @@ inline void add_exactly(f64 x, std::span<i64, kLimbs> limbs) noexcept {
   at(0) += sign * static_cast<i64>(low & 0xffffffffULL);
   at(1) += sign * static_cast<i64>((low >> 32) + (high & 0xffffffffULL));
   at(2) += sign * static_cast<i64>(high >> 32);
-  constexpr i64 kFull = 1LL << 61;  // an addition changes a limb by less than 2^34
-  if (at(0) >= kFull || at(0) <= -kFull || at(1) >= kFull || at(1) <= -kFull) normalize(limbs);
+  if (at(0) >= kFullLimb || at(0) <= -kFullLimb || at(1) >= kFullLimb || at(1) <= -kFullLimb) normalize(limbs);
+  return limb;
+}
+
+// Adds limbs first..last of a sum of at most 2^26 additions.
+inline void add_limbs(std::span<const i64, kLimbs> from, i32 first, i32 last, std::span<i64, kLimbs> to) noexcept {
+  bool is_full = false;
+  for (i32 i = first; i <= last; ++i) {
+    i64& limb = to[static_cast<std::size_t>(i)];
+    limb += from[static_cast<std::size_t>(i)];
+    is_full = is_full || limb >= kFullLimb || limb <= -kFullLimb;
+  }
+  if (is_full) normalize(to);
 }
 
 inline void merge_sum(std::span<i64, kLimbs> limbs, std::span<const i64, kLimbs> other) noexcept {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tidegauge._core import DataError
 from tidegauge.derived import FunctionsWanted
 
-FORMAT_VERSION = 1
+FORMATS = {"reference": 1, "monitor": 2}  # what this version writes, and all that it reads
 MAX_BYTES = 64 << 30
 
 
@@ -27,7 +27,7 @@ def write(
 ) -> None:
     """Write header and arrays; the file appears whole or not at all."""
     target = Path(path)
-    text = json.dumps({"kind": kind, "format": FORMAT_VERSION, **header})
+    text = json.dumps({"kind": kind, "format": FORMATS[kind], **header})
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -63,9 +63,9 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
         raise DataError(f"{path}: not a Tidegauge file, or damaged ({error})") from None
     if header.get("kind") != kind:
         raise DataError(f"{path}: holds a {header.get('kind')}, a {kind} is wanted")
-    if header.get("format") != FORMAT_VERSION:
+    if header.get("format") != FORMATS[kind]:
         raise DataError(
-            f"{path}: written in format {header.get('format')}, this version reads {FORMAT_VERSION}"
+            f"{path}: written in format {header.get('format')}, this version reads {FORMATS[kind]}"
         )
     return header, arrays
 

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from tidegauge import archive
 from tidegauge import metrics as registry
-from tidegauge._core import NEVER, Batch, DataError, Join, SchemaError
+from tidegauge._core import (
+    NEVER,
+    Batch,
+    DataError,
+    Join,
+    SchemaError,
+    delay_edges,
+    read_keys,
+)
 from tidegauge.attribution import (
     DRIFT,
     MAX_ROWS,
@@ -43,6 +51,7 @@ from tidegauge.ingest import (
     spread,
     tiles,
 )
+from tidegauge.interrupts import held_back
 from tidegauge.layout import TRAFFIC_SLOTS
 from tidegauge.metrics import Metric
 from tidegauge.protected import attributes, fairness_table
@@ -64,6 +73,8 @@ from tidegauge.window import (
 
 MAX_PENDING = 50_000_000
 DEFAULT_WINDOW = "1h"
+ALWAYS_KEPT = 1 << 20  # waiting predictions and labels that age alone does not make forgotten,
+MOST_SLICES = 4096  # unless they lie in more slices of time, each an eighth of the lateness
 
 
 class Monitor:
@@ -149,9 +160,9 @@ class Monitor:
         self._table = reference.new_table(pane if timed else 0, rule, max_segments)
         self._sample = new_sample(sample_rows, reference.schema)
         self._n_rolls = 0  # of the table, when the sample last followed it
+        self._id_kind: str | None = None  # "integer" or "text", as the first ids were
         self._join = self._new_join()
         self._lock = threading.RLock()
-        self._id_kind: str | None = None  # "integer" or "text", as the first ids were
 
     def _check_retention(self, rule: Retention, pane: int) -> None:
         if self.schema.timestamp is None:
@@ -174,8 +185,31 @@ class Monitor:
         )
 
     def _new_join(self) -> Join:
-        lateness = parse_duration(self.lateness, role="lateness") if self.schema.timestamp else -1
-        return Join(lateness, self._table.layout.n_values, self.max_pending)
+        schema = self.schema
+        return Join(
+            {
+                "lateness": parse_duration(self.lateness, role="lateness")
+                if schema.timestamp
+                else -1,
+                "n_values": self._table.layout.n_values,
+                "capacity": self.max_pending,
+                "always_kept": ALWAYS_KEPT,
+                "most_slices": MOST_SLICES,
+                "ids": self._id_kind or "integer",
+                "task": schema.task or "",
+                "weights": schema.weight is not None,
+            }
+        )
+
+    def _set_id_kind(self, kind: str | None) -> None:
+        """Settle how ids are kept, which the first of them decides."""
+        if kind == self._id_kind:
+            return
+        self._id_kind = kind
+        mark = self._join.watermark
+        self._join = self._new_join()
+        if mark != NEVER:
+            self._join.advance(mark)
 
     @property
     def schema(self) -> Schema:
@@ -214,23 +248,24 @@ class Monitor:
             read = {span: self._read(rows.host, *span) for span in ranges[:1]}
             for span in ranges[1:]:
                 self._read(rows.host, *span)
-            self._id_kind = id_kind
-            counted = 0
-            for span in ranges:
-                part = read.pop(span) if span in read else self._read(rows.host, *span)
-                accepted, cells = self._log(rows, span, part)
-                if self._sample is not None and table is not None:
-                    n = span[1] - span[0]
-                    self._sample.add(
-                        table.slice(span[0], n),
-                        np.where(accepted, spread(cells[0], n), np.int32(-1)),
-                        self._table.strata_of,
-                        keys=NO_KEYS if part.keys is None else part.keys,
-                        labels=np.full(n, np.nan) if part.labels is None else part.labels,
-                    )
-                counted += int(accepted.sum())
-                self._advance_table()
-            return counted
+            with held_back():
+                self._set_id_kind(id_kind)
+                counted = 0
+                for span in ranges:
+                    part = read.pop(span) if span in read else self._read(rows.host, *span)
+                    accepted, cells = self._log(rows, span, part)
+                    if self._sample is not None and table is not None:
+                        n = span[1] - span[0]
+                        self._sample.add(
+                            table.slice(span[0], n),
+                            np.where(accepted, spread(cells[0], n), np.int32(-1)),
+                            self._table.strata_of,
+                            keys=NO_KEYS if part.keys is None else part.keys,
+                            labels=np.full(n, np.nan) if part.labels is None else part.labels,
+                        )
+                    counted += int(np.count_nonzero(accepted))
+                    self._advance_table()
+                return counted
 
     def _advance_table(self) -> None:
         """Let old panes become part of wider ones, sums and sampled rows alike."""
@@ -271,7 +306,7 @@ class Monitor:
         """Count a tile; which of its rows were accepted, and the cells of all."""
         table = self._table
         derived = table.derive(batch.host, span, threads=self._engine.threads)
-        groups, versions = table.groups(batch.host, *span)
+        groups = table.groups(batch.host, *span)
         n = span[1] - span[0]
         if rows.keys is None:
             cells = table.locate(rows.times, groups)
@@ -283,20 +318,20 @@ class Monitor:
                 self._join.advance(int(rows.times.max()))
             return np.ones(n, dtype=bool), cells
         times, decisions = spread(rows.times, n), spread(rows.decisions, n)
-        groups, versions = spread(groups, n), spread(versions, n)
+        groups = spread(groups, n)
         cells = table.locate(times, groups)
         flags, outcomes = self._join.log(
             {
                 "keys": rows.keys,
                 "times": times,
                 "groups": groups,
-                "versions": versions,
+                "group_versions": table.versions_of_groups,
                 "decisions": decisions,
                 "values": rows.values if len(rows.values) else np.full(n, np.nan),
                 "weights": rows.weights,
             }
         )
-        accepted = flags.astype(bool)
+        accepted = flags.view(np.bool_)
         table.count(
             batch, span, cells, accepted, groups=groups, derived=derived, engine=self._engine
         )
@@ -305,9 +340,7 @@ class Monitor:
             known = ~np.isnan(rows.labels)
             if known.any():
                 moments = times if self.schema.timestamp else np.full(n, NEVER)
-                found = self._join.label(
-                    np.ascontiguousarray(rows.keys[known]), rows.labels[known], moments[known]
-                )
+                found = self._join.label(rows.keys[known], rows.labels[known], moments[known])
                 table.add_outcomes(found)
         return accepted, cells
 
@@ -343,13 +376,56 @@ class Monitor:
             ranges = list(tiles(rows))
             secret = self.reference.secret
             read = [read_labels(rows, self._table.layout, *span, secret=secret) for span in ranges]
-            self._id_kind = id_kind
-            for part in read:
-                self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
-                if self._sample is not None:
-                    self._sample.attach(part.keys, part.labels)
-                self._advance_table()
+            with held_back():
+                self._set_id_kind(id_kind)
+                for part in read:
+                    self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
+                    if self._sample is not None:
+                        self._sample.attach(part.keys, part.labels)
+                    self._advance_table()
             return rows.n_rows
+
+    def forget(self, ids: object) -> int:
+        """Take predictions out again, with what their labels have added: a request for privacy.
+
+        An id that is forgotten is as if it had never come: a later label for it waits in vain, and
+        a later prediction is a new one. Sampled rows of the id are dropped. What was counted of the
+        features, scores and rows of its windows stays, for a sum does not say which rows it is made
+        of; so does what labels added to predictions that are no longer remembered (those older than
+        twice the lateness).
+
+        Parameters
+        ----------
+        ids
+            An array or sequence of prediction ids, known ones or not.
+
+        Returns
+        -------
+        int
+            Predictions taken out; `account` counts them, and labels that waited, as forgotten.
+
+        Raises
+        ------
+        SchemaError
+            When the schema names no prediction id.
+        DataError
+            When an id is null or of another kind than those before.
+        """
+        name = self.schema.prediction_id
+        if name is None:
+            raise SchemaError("ids are forgotten by name: the schema must name `prediction_id`")
+        rows = as_batch({name: ids})
+        if not rows.n_rows:
+            return 0
+        with self._lock:
+            self._check_ids(rows)
+            keys = read_keys(rows, name, 0, rows.n_rows, self.reference.secret)
+            before = self._account().forgotten
+            with held_back():
+                self._table.add_outcomes(self._join.forget(keys))
+                if self._sample is not None:
+                    self._sample.forget(keys)
+            return self._account().forgotten - before
 
     def advance(self, timestamp: datetime) -> None:
         """Move the watermark without an event, so that predictions expire while traffic rests.
@@ -378,7 +454,29 @@ class Monitor:
     def account(self) -> Account:
         """Where every prediction and every label went."""
         with self._lock:
-            return Account(*self._join.account())
+            return self._account()
+
+    def _account(self) -> Account:
+        return Account(*self._join.account())
+
+    @property
+    def label_delays(self) -> pa.Table:
+        """How long labels took: the labels that count, by their time minus the prediction's.
+
+        One row a bin: `at_least` and `below` (null where the bin is open) and `labels`. A label
+        without a time came at the watermark. Bins are the same for every monitor, so their counts
+        add; without timestamps all are 0.
+        """
+        edges = np.array(delay_edges()).astype("timedelta64[us]")
+        with self._lock:
+            counts = self._join.delays()
+        return pa.table(
+            {
+                "at_least": pa.array([None, *edges], pa.duration("us")),
+                "below": pa.array([*edges, None], pa.duration("us")),
+                "labels": pa.array(counts, pa.int64()),
+            }
+        )
 
     @property
     def new_columns(self) -> Mapping[str, int]:
@@ -399,6 +497,12 @@ class Monitor:
         with self._lock:
             rows = 0 if self._sample is None else self._sample.n_bytes
             return self._table.cells.n_bytes + rows
+
+    @property
+    def n_bytes_waiting(self) -> int:
+        """Memory that waiting predictions and labels take, in bytes; recycled, never given back."""
+        with self._lock:
+            return self._join.n_bytes
 
     # -- answers -------------------------------------------------------------------------------
 
@@ -895,20 +999,22 @@ class Monitor:
         with first._lock, second._lock:
             self._engine.check()
             other._engine.check()
-            header, arrays = other._table.state()
-            state = other._join.save()
-            groups = self._table.add_groups(other._table.group_names())
-            versions = self._table.add_versions(other._table.versions.texts)
-            state["groups"] = groups[state["groups"]]
-            state["versions"] = versions[state["versions"]]
-            join = self._new_join()
-            join.load(state)
-            self._table.add_state(header, arrays)
-            self._table.add_outcomes(self._join.merge(join))
-            if self._sample is not None and other._sample is not None:
-                self._sample.add_state(*other._sample.state())
-                self._sample.roll(self._table.pane_of)
-            self._advance_table()
+            if None not in (self._id_kind, other._id_kind) and self._id_kind != other._id_kind:
+                raise SchemaError(
+                    f"the ids of one monitor are of kind {self._id_kind}, those of the other of "
+                    f"kind {other._id_kind}; no label would meet a prediction of the other's"
+                )
+            with held_back():
+                self._set_id_kind(self._id_kind or other._id_kind)
+                other._set_id_kind(self._id_kind)
+                groups = self._table.add_groups(other._table.group_names())
+                self._table.add_state(*other._table.state())
+                versions = self._table.versions_of_groups
+                self._table.add_outcomes(self._join.merge(other._join, groups, versions))
+                if self._sample is not None and other._sample is not None:
+                    self._sample.add_state(*other._sample.state())
+                    self._sample.roll(self._table.pane_of)
+                self._advance_table()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the monitor, its reference and all waiting predictions to one file."""
@@ -952,15 +1058,14 @@ class Monitor:
             monitor = cls(reference, **header["settings"], device=device, threads=threads)
             monitor._table.add_state(header["table"], parts["table"])
             groups = monitor._table.add_groups(header["groups"])
-            versions = monitor._table.add_versions(header["versions"])
             join = parts["join"]
             join["groups"] = groups[join["groups"]]
-            join["versions"] = versions[join["versions"]]
             if not monitor._table.layout.accepts(
                 join["decisions"], join["labels"], join["early_labels"]
             ):
                 raise DataError(f"{path}: the stored monitor is damaged (unknown classes)")
-            monitor._join.load(join)
+            monitor._set_id_kind(header["ids"])
+            monitor._join.load(join, monitor._table.versions_of_groups)
             if monitor._sample is not None:
                 monitor._sample.add_state(header["sample"], parts["sample"])
         return monitor
@@ -971,15 +1076,13 @@ class Monitor:
             self._engine.check()
             reference, reference_arrays = self.reference.state()
             table, table_arrays = self._table.state()
-            join = self._join.save()
-            names = self._table.group_names()
-            used = sorted({tuple(names[group]) for group in np.unique(join["groups"]).tolist()})
-            place = {name: i for i, name in enumerate(used)}
-            of_group = np.array([place.get(tuple(name), -1) for name in names], dtype=np.int32)
-            join["groups"] = of_group[join["groups"]]
-            versions = sorted({name[0] for name in used})
-            of_used = np.array([versions.index(name[0]) for name in used], dtype=np.int32)
-            join["versions"] = of_used[join["groups"]]
+            names = [tuple(name) for name in self._table.group_names()]
+            ordered = sorted(set(names))  # their numbers are in the order in which they were met
+            rank = {name: i for i, name in enumerate(ordered)}
+            join = self._join.save(np.array([rank[name] for name in names], dtype=np.int32))
+            used, join["groups"] = np.unique(join["groups"], return_inverse=True)
+            join["groups"] = join["groups"].astype(np.int32)
+            id_kind = self._id_kind
             sample, rows = ({}, {}) if self._sample is None else self._sample.state()
         arrays = {
             f"{part}.{name}": array
@@ -994,8 +1097,8 @@ class Monitor:
         header = {
             "reference": reference,
             "table": table,
-            "groups": [list(name) for name in used],
-            "versions": versions,
+            "groups": [list(ordered[group]) for group in used.tolist()],
+            "ids": id_kind,
             "sample": sample,
             "settings": {
                 "window": self.window,

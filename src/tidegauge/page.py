@@ -266,7 +266,7 @@ def _account(reading: Reading) -> str:
     account = reading.report.account
     if account is None:
         return ""
-    predictions = [("matched", 0), ("pending", 5), ("expired", 6)]
+    predictions = [("matched", 0), ("pending", 5), ("expired", 6), ("forgotten", 4)]
     labels = [
         ("matched_labels", 0),
         ("early", 5),
@@ -275,6 +275,7 @@ def _account(reading: Reading) -> str:
         ("orphan", 3),
         ("duplicate", 6),
         ("missing", 7),
+        ("forgotten_labels", 4),
     ]
     note = (
         f"A further {count(account.duplicate_predictions, 'prediction')} came twice and "

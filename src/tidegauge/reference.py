@@ -175,7 +175,7 @@ class Reference:
                     layout.derivations, batch, *rows, failed=refuse, threads=engine.threads
                 )
                 self._grow_categories(derived, layout.derived)
-            groups, _ = self.table.groups(batch, *rows)
+            groups = self.table.groups(batch, *rows)
             cells = self.table.locate(predictions.times, groups)
             self.table.count(
                 whole, rows, cells, None, groups=groups, derived=derived, engine=engine

@@ -213,6 +213,16 @@ class RowSample:
             for row, key in zip(near.tolist(), part.keys[near].tolist(), strict=True):
                 part.labels[row] = last.get(tuple(key), part.labels[row])
 
+    def forget(self, keys: KeyArray) -> None:
+        """Drop the rows of these keys; no other rows take their place, so the sample stays fair."""
+        self._sort_in()
+        kept = self._kept
+        near = np.flatnonzero(np.isin(kept.keys[:, 1], keys[:, 1]))
+        gone = set(map(tuple, keys.tolist()))
+        drop = [row for row in near.tolist() if tuple(kept.keys[row].tolist()) in gone]
+        if drop:
+            self._kept = kept.take(np.delete(np.arange(len(kept.strata)), drop))
+
     def forget_cells(self) -> None:
         """Ask anew for the strata of cells: their numbers have changed."""
         self._stratum_of_cell = self._stratum_of_cell[:0]

@@ -86,8 +86,10 @@ class Distribution:
 class Account:
     """Where every event went; nothing is lost and nothing counted twice.
 
-    predictions = pending + matched + expired, and
-    labels = matched_labels + early + late + duplicate + corrected + orphan + missing.
+    predictions = pending + matched + expired + forgotten, and
+    labels = matched_labels + early + late + duplicate + corrected + orphan + missing +
+    forgotten_labels, where those forgotten were taken out by `Monitor.forget`; a label that had
+    been matched stays counted as such.
 
     >>> account = Account(predictions=3, pending=1, matched=2, labels=3, matched_labels=2, orphan=1)
     >>> account.balanced
@@ -98,6 +100,7 @@ class Account:
     pending: int = 0
     matched: int = 0
     expired: int = 0
+    forgotten: int = 0
     duplicate_predictions: int = 0
     labels: int = 0
     matched_labels: int = 0
@@ -107,13 +110,14 @@ class Account:
     corrected: int = 0
     orphan: int = 0
     missing: int = 0
+    forgotten_labels: int = 0
 
     @property
     def balanced(self) -> bool:
         """Whether both sums hold; always true of an account that a monitor gives."""
         labels = self.matched_labels + self.early + self.late + self.duplicate
-        labels += self.corrected + self.orphan + self.missing
-        predictions = self.pending + self.matched + self.expired
+        labels += self.corrected + self.orphan + self.missing + self.forgotten_labels
+        predictions = self.pending + self.matched + self.expired + self.forgotten
         return (self.predictions, self.labels) == (predictions, labels)
 
     def to_dict(self) -> dict[str, int]:

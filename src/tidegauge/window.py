@@ -21,6 +21,7 @@ from tidegauge._core import (
     Cells,
     DataError,
     Filler,
+    JoinedRows,
     PairIndex,
     Vocabulary,
     intern_codes,
@@ -306,21 +307,23 @@ class WindowTable:
         self._sets = self.layout.schema.segment_sets
         self._segments_of_group = np.empty((0, len(self._sets)), dtype=np.int64)
         self._pooled_of_group = np.empty((0, len(self._sets)), dtype=bool)
+        self.versions_of_groups: IndexArray = np.empty(0, dtype=np.int32)
 
     # -- counting ------------------------------------------------------------------------------
 
-    def groups(self, batch: Batch, start: int, stop: int) -> tuple[IndexArray, IndexArray]:
-        """Group of each row, (version and segment values), and its version; one where all agree."""
+    def groups(self, batch: Batch, start: int, stop: int) -> IndexArray:
+        """Group of each row, its version and segment values; a single one where all agree."""
         schema = self.layout.schema
         if schema.model_version is None:
-            versions = np.full(1, self.versions.add(NO_VERSION), dtype=np.int32)
+            groups = np.full(1, self.versions.add(NO_VERSION), dtype=np.int32)
         else:
-            versions = self._codes(batch, schema.model_version, self.versions, start, stop)
-        groups = spread(versions, stop - start) if schema.segment_columns else versions
+            groups = self._codes(batch, schema.model_version, self.versions, start, stop)
+        if schema.segment_columns:
+            groups = spread(groups, stop - start)
         for index, name in zip(self._pairs, schema.segment_columns, strict=True):
             groups = index.intern(groups, self._codes(batch, name, self.values[name], start, stop))
         self._name_groups()
-        return groups, versions
+        return groups
 
     def _codes(
         self, batch: Batch, name: str, vocabulary: Vocabulary, start: int, stop: int
@@ -360,6 +363,8 @@ class WindowTable:
         self._pooled_of_group = np.concatenate(
             [self._pooled_of_group, np.array(pooled, dtype=bool).reshape(shape)]
         )
+        versions = np.array([group[0] for group in self._groups[-len(table) :]], dtype=np.int32)
+        self.versions_of_groups = np.append(self.versions_of_groups, versions)
 
     def _segment(self, key: SegmentKey) -> int:
         """Segment of a key, made when new; that of "(other)" where there are too many."""
@@ -407,12 +412,13 @@ class WindowTable:
         """Cells of rows, [n_sets, n], or [n_sets, 1] where one time and one group stand for all."""
         n = max(len(times), len(groups))
         times, groups = spread(times, n), spread(groups, n)
-        self._note_expired(times)
+        if n:
+            self._note_expired(int(times.min()))
         return self.cells.locate(times, groups, self._segments_of_group, self._panes)
 
-    def _note_expired(self, times: IntArray) -> None:
+    def _note_expired(self, earliest: int) -> None:
         """Remember that cells were made that the next roll is to count as dropped."""
-        if self._bounds[-1] != NEVER and len(times) and times.min() < self._bounds[-1]:
+        if self._bounds[-1] != NEVER and earliest < self._bounds[-1]:
             self._has_expired = True
 
     @property
@@ -536,37 +542,32 @@ class WindowTable:
         slots = np.full(len(where), TRAFFIC_SLOTS.index(slot), dtype=np.int32)
         self.cells.add_entries(self.layout.traffic_block, where, slots, counts[where])
 
-    def add_outcomes(self, outcomes: Mapping[str, NDArray[Any]]) -> None:
+    def add_outcomes(self, outcomes: JoinedRows) -> None:
         """Count labelled predictions, as a join gives them, into their cells."""
         task = self.layout.schema.task
-        if task is None or not len(outcomes["labels"]):
-            return
-        if self.layout.schema.weight is None:
-            outcomes = {**outcomes, "weights": np.empty(0)}
-        cells = self.locate(outcomes["times"], outcomes["groups"])
-        self.cells.add_outcomes(task, self.layout.outcome_blocks, cells, outcomes)
+        if task is not None and len(outcomes):
+            self._note_expired(outcomes.earliest)
+            places = (self._segments_of_group, self._panes)
+            self.cells.add_outcomes(task, self.layout.outcome_blocks, places, outcomes)
 
     def add_labelled(self, rows: Predictions, groups: IndexArray) -> None:
         """Count predictions that came with their label."""
         if rows.labels is None:
             return
         known = ~np.isnan(rows.labels)
-        n = int(known.sum())
         times, groups, decisions = (
             spread(each, len(known)) for each in (rows.times, groups, rows.decisions)
         )
-        weights = rows.weights[known] if len(rows.weights) else np.ones(n)
-        self.add_outcomes(
-            {
-                "times": times[known],
-                "groups": groups[known],
-                "decisions": decisions[known],
-                "values": rows.values.reshape(len(known), -1)[known].ravel(),
-                "weights": weights,
-                "labels": rows.labels[known],
-                "signs": np.ones(n, dtype=np.int8),
-            }
-        )
+        labelled: dict[str, NDArray[Any]] = {
+            "times": times[known],
+            "groups": groups[known],
+            "decisions": decisions[known],
+            "values": rows.values.reshape(len(known), -1)[known].ravel(),
+            "weights": rows.weights[known] if len(rows.weights) else rows.weights,
+            "labels": rows.labels[known],
+            "signs": np.ones(int(known.sum()), dtype=np.int8),
+        }
+        self.add_outcomes(JoinedRows(labelled))
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -619,10 +620,6 @@ class WindowTable:
             self._name_groups()
         return groups
 
-    def add_versions(self, names: Sequence[str]) -> IndexArray:
-        """Codes of versions, made when new."""
-        return np.array([_code_of(self.versions, name) for name in names], dtype=np.int32)
-
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays that hold everything counted, the same whatever order it came in."""
         names = self.names()
@@ -672,7 +669,8 @@ class WindowTable:
         places = stored.astype(np.int32)
         self._roll(np.array(header["bounds"], dtype=np.int64))
         self.dropped += np.array(header["dropped"], dtype=np.int64)
-        self._note_expired(arrays["panes"])
+        if n:
+            self._note_expired(int(arrays["panes"].min()))
         cells = self.cells.locate(arrays["panes"], places, table, self._panes)[0]
         for block in range(len(self.layout.n_slots)):
             slots = arrays[f"slots_{block}"].astype(np.int32)
