@@ -44,7 +44,7 @@ struct ColumnMemory {
 
 // A block of one column.
 struct Block {
-  std::span<u16> slots;  // empty where only counts were wanted and no slots arose
+  std::span<u16> slots;  // hold anything where only counts were asked for
   bool has_numbers = false;
   bool exact = true;  // every number within the range counts
   Range range;        // holds all numbers that count
