@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,29 @@ def test_mistakes_in_toml_are_named(text: str, message: str) -> None:
 def test_edges_must_ascend(edges: Any) -> None:
     with pytest.raises(tg.SchemaError, match="finite and ascending"):
         tg.numeric(edges=edges)
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: tg.numeric(edges=range(50_001)), "edges are 50,000 at most, got 50,001"),
+        (lambda: tg.categorical(categories=range(50_001)), "categories are 50,000 at most"),
+        (lambda: tg.numeric(edges="123"), "edges is a list of values, got '123'"),  # type: ignore[arg-type]
+    ],
+)
+def test_lists_that_no_column_can_hold_are_refused(
+    declare: Callable[[], tg.Column], message: str
+) -> None:
+    with pytest.raises(tg.SchemaError, match=message):
+        declare()
+
+
+def test_as_many_edges_as_may_be_declared_count_beside_limits() -> None:
+    edges = np.arange(50_000.0)
+    column = tg.numeric(edges=edges, limits=(-0.5, 1e6))  # type: ignore[arg-type]
+    reference = tg.Reference.fit({"x": edges}, tg.Schema(features={"x": column}))
+    found = tg.compare(reference, {"x": edges}, metrics="largest_bin_share").to_arrow()
+    assert found["value"].to_pylist() == [pytest.approx(1 / 50_000)]
 
 
 def test_limits_must_be_ordered() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Literal
 
 from tidegauge._core import SchemaError
@@ -15,6 +17,7 @@ KINDS: tuple[Kind, ...] = ("numeric", "categorical", "timestamp", "rule")
 GRIDS = ("linear", "log", "symlog", "integer")
 UNTYPED = ("absent", "empty", "null")  # says nothing of what a column will hold
 INFERRED: dict[str, Kind] = {"text": "categorical", "bool": "categorical", "time": "timestamp"}
+MAX_DECLARED = 50_000  # edges or categories of one column; the core's slots are 16-bit numbers
 RULE_TEXTS = ("false", "true")  # categories of a rule: false where it does not hold
 
 
@@ -52,9 +55,16 @@ class Column:
             if (
                 not self.edges
                 or not finite
-                or any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False))
+                or any(low >= high for low, high in pairwise(self.edges))
             ):
-                raise SchemaError(f"edges must be finite and ascending, got {self.edges}")
+                raise SchemaError(
+                    f"edges must be finite and ascending, got {reprlib.repr(self.edges)}"
+                )
+        for role, declared in (("edges", self.edges), ("categories", self.categories)):
+            if declared is not None and len(declared) > MAX_DECLARED:
+                raise SchemaError(
+                    f"{role} are {MAX_DECLARED:,} at most, got {len(declared):,}; declare fewer"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the kind and whatever else was declared."""
@@ -94,7 +104,7 @@ def numeric(
     limits
         Lowest and highest allowed value; those of the reference when left out.
     edges
-        Exact inner bin edges to use instead of bins chosen from the reference.
+        Exact inner bin edges to use instead of bins chosen from the reference, 50,000 at most.
     grid
         "linear", "log", "symlog" or "integer" fine bins, instead of a choice from the reference.
 
@@ -105,7 +115,7 @@ def numeric(
         "numeric",
         missing=tuple(float(value) for value in listed("missing", missing)),
         limits=None if limits is None else (float(limits[0]), float(limits[1])),
-        edges=None if edges is None else tuple(float(edge) for edge in edges),
+        edges=None if edges is None else tuple(float(edge) for edge in listed("edges", edges)),
         grid=grid,
     )
 
@@ -120,8 +130,8 @@ def categorical(
     missing
         Texts that mean "missing", counted as sentinels.
     categories
-        The allowed values; those of the reference when left out, 10,000 at most. What is beyond
-        counts as unseen.
+        The allowed values, 50,000 at most; those of the reference when left out, the first 10,000
+        met. What is beyond counts as unseen.
 
     >>> categorical(categories=["EWR", "JFK", "LGA"]).kind
     'categorical'
