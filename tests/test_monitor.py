@@ -427,7 +427,9 @@ BAD = {
     "no score": ({"p": None}, "column 'p': the schema names it as `prediction_score`"),
     "no id": ({"id": None}, "column 'id': the schema names it as `prediction_id`"),
     "lengths": ({"x": [1.0]}, "columns differ in length"),
-    "mixed": ({"x": [1.0, "a"]}, "column 'x': cannot be read as one type"),
+    "mixed": ({"x": [1.0, "a"]}, "column 'x': a list cannot be read as one type"),
+    "complex": ({"x": np.ones(2) * 1j}, "column 'x': an array of complex128 cannot be read"),
+    "swapped": ({"x": np.ones(2, np.dtype("f8").newbyteorder())}, "column 'x': an array of "),
 }
 
 

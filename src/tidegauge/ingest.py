@@ -97,7 +97,13 @@ def _table(columns: Mapping[str, Any]) -> pa.Table:
             ready = hasattr(readable, "__arrow_c_array__")
             arrays[name] = readable if ready else pa.array(readable)
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
-            raise DataError(f"column {name!r}: cannot be read as one type ({error})") from None
+            came = f"a {type(values).__name__}"
+            if isinstance(values, np.ndarray):
+                came = f"an array of {values.dtype}"
+            raise DataError(
+                f"column {name!r}: {came} cannot be read as one type ({error}); give numbers, "
+                "booleans, text or times, as an Arrow array or in a NumPy dtype of 8 to 64 bits"
+            ) from None
     lengths = {name: len(values) for name, values in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"columns differ in length: {lengths}")
