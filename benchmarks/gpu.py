@@ -265,7 +265,7 @@ def fill_of(reference: tg.Reference, table: Columns, n: int) -> tuple[Any, Calla
     engine, state = monitor._engine, monitor._table
     rows = engine.open(table, state.layout)
     part = monitor._read(rows.host, 0, n)
-    groups, _ = state.groups(rows.host, 0, n)
+    groups = state.groups(rows.host, 0, n)
     where = state.locate(part.times, groups)
     fill = lambda: engine.fill(state.cells, rows, (0, n), where, state.layout)  # noqa: E731
     return engine._device, fill
