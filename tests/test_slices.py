@@ -11,7 +11,9 @@ from scipy import stats
 
 import tidegauge as tg
 from tidegauge.metrics.results import Proportion
-from tidegauge.slices import SLICE_TABLE, _false_discovery, _two_samples
+from tidegauge.metrics.significance import q_values
+from tidegauge.slices import _two_samples
+from tidegauge.values import SLICE_TABLE
 
 HOUR = 3_600_000_000
 START = 1_700_000_000_000_000 // HOUR * HOUR
@@ -201,5 +203,5 @@ def test_the_shares_test_is_close_to_the_exact_one() -> None:
 
 def test_false_discovery_is_that_of_scipy() -> None:
     p = np.random.default_rng(9).random(500) ** 3
-    np.testing.assert_allclose(_false_discovery(p), stats.false_discovery_control(p), rtol=1e-12)
-    assert math.isclose(_false_discovery(np.array([0.02]))[0], 0.02)
+    np.testing.assert_allclose(q_values(p), stats.false_discovery_control(p), rtol=1e-12)
+    assert math.isclose(q_values(np.array([0.02]))[0], 0.02)

@@ -175,6 +175,20 @@ def test_late_data_is_noted_and_the_first_verdict_stands() -> None:
     assert watch.open == []
 
 
+def test_windows_that_are_rolled_up_are_not_judged_again() -> None:
+    schema = tg.Schema(features=["x"], timestamp="time")
+    reference = tg.Reference.fit(traffic(slice(0, 48)), schema)
+    aging = tg.Monitor(reference, retention={"1h": "24h", "1d": "30d"}, lateness="2h")
+    lasting = tg.Monitor(reference, window="1h", lateness="2h")
+    watches, found = [Watch([Check(metric="psi")]) for _ in range(2)], [[], []]
+    for hour in range(96, 200):
+        for place, monitor in enumerate((aging, lasting)):
+            monitor.log(traffic(slice(hour, hour + 1), shift=2.0 * (hour in (110, 111))))
+            found[place] += watches[place].update(monitor).to_pylist()
+    assert found[0] == found[1]
+    assert any(row["after"] == "firing" for row in found[0])
+
+
 def test_a_delay_waits_for_the_labels() -> None:
     monitor = watched()
     monitor.log(traffic(slice(100, 102), shift=3.0))

@@ -142,7 +142,6 @@ class Bench:
 
     model: Model
     exchanger: Exchanger
-    answers: FloatArray  # [rows, outputs]
     labels: FloatArray  # [rows], NaN where not known
     rows: pa.Table
     places: tuple[list[IntArray], ...]  # [samples] of the rows of each window
@@ -165,8 +164,12 @@ class Bench:
                 raise DataError(f"column {name!r} is in no sampled row; the model wants it")
         pool = Pool(rows, model.columns, model.frame)
         exchanger = Exchanger(model.answer, pool, model.players[1], seed)
-        answers = exchanger.answers(np.arange(n))
-        return cls(model, exchanger, answers, np.concatenate(labels), rows, tuple(places))
+        return cls(model, exchanger, np.concatenate(labels), rows, tuple(places))
+
+    @property
+    def answers(self) -> FloatArray:
+        """What the model says of each row, [rows, outputs]."""
+        return self.exchanger.answers
 
     def usable(self, sample: int, window: int) -> IntArray:
         """Rows of a window for which the model has an answer."""

@@ -34,7 +34,9 @@ from tidegauge.metrics.inputs import (
     Outcomes,
     RowSamples,
     Traffic,
+    cell_arrays,
     matrices,
+    taken,
 )
 from tidegauge.metrics.significance import Quiet
 from tidegauge.reference import Reference
@@ -385,20 +387,12 @@ class Side:
             return array
         if self._same is not None and self._same >= 0:
             return array[self._same : self._same + 1]
-        if not len(array):
-            return np.zeros((len(index), *array.shape[1:]), dtype=array.dtype)
-        taken = array[index]
-        taken[index < 0] = 0
-        return taken
+        return taken(array, index)
 
     def _take_all(self, record: Record) -> Record:
         if self.index is None:
             return record
-        arrays = {}
-        for item in fields(record):  # type: ignore[arg-type]
-            value = getattr(record, item.name)
-            if isinstance(value, np.ndarray) and value.ndim and item.name != "edges":
-                arrays[item.name] = self._take(value)
+        arrays = {name: self._take(array) for name, array in cell_arrays(record)}
         return replace(record, **arrays)  # type: ignore[type-var]
 
     def bins(self, column: str) -> IntArray:

@@ -653,7 +653,7 @@ class Monitor:
         Returns
         -------
         pyarrow.Table
-            One row per slice tested, as `slices.SLICE_TABLE`: those found first, then by how much
+            One row per slice tested, as `values.SLICE_TABLE`: those found first, then by how much
             of the move of the whole they account for.
 
         Raises

@@ -3,60 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from tidegauge.comparison import Comparison, Side, kinds_of
 from tidegauge.metrics import Metric
 from tidegauge.metrics.drift import chi_square_p_value
-from tidegauge.metrics.inputs import TASKS, Bins, Fine, ratio
+from tidegauge.metrics.evaluate import instants, words
+from tidegauge.metrics.inputs import TASKS, Bins, Fine, cell_arrays, ratio, taken
 from tidegauge.metrics.registry import Direction, Form
-from tidegauge.metrics.results import Estimate, Proportion, Result, Z, value_of
-from tidegauge.metrics.significance import normal_tail
+from tidegauge.metrics.results import Estimate, Proportion, Result, Z, newcombe, value_of
+from tidegauge.metrics.significance import normal_tail, q_values
+from tidegauge.values import SLICE_TABLE
 from tidegauge.window import FloatArray, IntArray, WindowSums
 
-__all__ = ["SLICE_TABLE", "Against", "find_slices"]
+__all__ = ["Against", "find_slices"]
 
 Against = Literal["reference", "rest"]
 Record = TypeVar("Record")
-Shown = TypeVar("Shown", bound=np.generic)
 
 COUNTS_AT_ONCE = 1 << 23
-
-_WORD = pa.dictionary(pa.int32(), pa.string())
-_INSTANT = pa.timestamp("us", tz="UTC")
-SLICE_TABLE: pa.Schema = pa.schema(
-    [
-        ("version", _WORD),
-        ("window_start", _INSTANT),
-        ("window_end", _INSTANT),
-        ("segment", _WORD),
-        ("column", _WORD),
-        ("metric", _WORD),
-        ("value", pa.float64()),
-        ("baseline", pa.float64()),
-        ("effect", pa.float64()),
-        ("lower", pa.float64()),
-        ("upper", pa.float64()),
-        ("contribution", pa.float64()),
-        ("explained", pa.float64()),
-        ("n", pa.int64()),
-        ("n_baseline", pa.int64()),
-        ("p_value", pa.float64()),
-        ("q_value", pa.float64()),
-        ("found", pa.bool_()),
-    ]
-)
-"""One row per slice that was tested: those found first, then by what they contribute.
-
-`effect` is value - baseline, with its 95 % interval where one is known. `contribution` is the part
-of the whole's own move that would be gone without the slice, and `explained` the same as a share of
-that move. `q_value` is the smallest rate of false discoveries at which the slice would be found.
-"""
 
 
 class _Test(NamedTuple):
@@ -295,21 +264,20 @@ def _two_samples(
         for each, size in zip((first, second), sizes, strict=True)
     ]
     effect = value - other
-    below = np.hypot(value - limits[0][0], limits[1][1] - other)
-    above = np.hypot(limits[0][1] - value, other - limits[1][0])
+    lower, upper = newcombe(value, limits[0], other, limits[1])
     if isinstance(first, Proportion) and isinstance(second, Proportion):
         n, n_baseline = first.trials * sizes[0], second.trials * sizes[1]
         together = ratio(value * n + other * n_baseline, n + n_baseline)
         surprise = n * _divergence(value, together) + n_baseline * _divergence(other, together)
         score = np.sign(effect) * np.sqrt(2 * np.maximum(surprise, 0))
     else:
-        score = ratio(effect, np.hypot(*((upper - lower) / 2 / Z for lower, upper in limits)))
+        score = ratio(effect, np.hypot(*((high - low) / 2 / Z for low, high in limits)))
     tail = normal_tail(-score if worse == "lower" else score)
     return _Test(
         value=value,
         baseline=other,
-        lower=effect - below,
-        upper=effect + above,
+        lower=lower,
+        upper=upper,
         n=np.nan_to_num(n),
         n_baseline=np.nan_to_num(n_baseline),
         p=2 * normal_tail(np.abs(score)) if worse == "either" else tail,
@@ -324,39 +292,16 @@ def _divergence(share: FloatArray, other: FloatArray) -> FloatArray:
     return sum(p * np.log(np.where(p > 0, ratio(p, r), 1)) for p, r in sides)  # type: ignore[return-value]
 
 
-def _false_discovery(p: FloatArray) -> FloatArray:
-    """q-values of Benjamini and Hochberg: smallest rate at which each test would be found."""
-    order = np.argsort(p, kind="stable")
-    steps = p[order] * len(p) / np.arange(1, len(p) + 1)
-    q = np.empty_like(p)
-    q[order] = np.minimum.accumulate(steps[::-1])[::-1]
-    return q
-
-
-def _rows(record: Record, index: NDArray[np.integer[Any]]) -> Record:
+def _rows(record: Record, index: IntArray) -> Record:
     """Some rows of an input; zeros where the index is negative."""
-
-    def take(array: NDArray[Shown]) -> NDArray[Shown]:
-        if not len(array):
-            return np.zeros((len(index), *array.shape[1:]), dtype=array.dtype)
-        taken: NDArray[Shown] = array[index]
-        taken[np.asarray(index) < 0] = 0
-        return taken
-
-    return replace(record, **{name: take(array) for name, array in _arrays(record)})  # type: ignore[type-var]
+    arrays = {name: taken(array, index) for name, array in cell_arrays(record)}
+    return replace(record, **arrays)  # type: ignore[type-var]
 
 
 def _less(whole: Record, part: Record) -> Record:
     """Input of the rows of the whole that are not in the part."""
-    arrays = {name: array - getattr(part, name) for name, array in _arrays(whole)}
+    arrays = {name: array - getattr(part, name) for name, array in cell_arrays(whole)}
     return replace(whole, **arrays)  # type: ignore[type-var]
-
-
-def _arrays(record: Any) -> list[tuple[str, NDArray[Any]]]:
-    """Fields with a row for every window; edges are shared by all."""
-    pairs = [(item.name, getattr(record, item.name)) for item in fields(record)]
-    arrays = [(name, value) for name, value in pairs if isinstance(value, np.ndarray)]
-    return [(name, value) for name, value in arrays if value.ndim and name != "edges"]
 
 
 def _table(
@@ -370,19 +315,13 @@ def _table(
     test = _Test(*map(np.concatenate, zip(*(test for _, (_, test) in parts), strict=True)))
     names = [column for column, _ in parts]
     column = np.repeat(np.arange(len(parts)), [len(rows) for _, (rows, _) in parts])
-    q_value = _false_discovery(test.p)
+    q_value = q_values(test.p)
     found = q_value <= q
     worst = {"lower": -test.contribution, "higher": test.contribution}.get(
         metric.worse, np.abs(test.contribution)
     )
     order = np.lexsort((test.p, -np.nan_to_num(worst), ~found))
     rows, column = rows[order], column[order]
-    instants = [
-        pa.nulls(len(rows), _INSTANT)
-        if times is None
-        else pa.array(times[rows].view("datetime64[us]")).cast(_INSTANT)
-        for times in (keys.window_start, keys.window_end)
-    ]
     numbers = {
         "value": test.value,
         "baseline": test.baseline,
@@ -395,20 +334,15 @@ def _table(
         "q_value": q_value,
     }
     data = {
-        "version": _words(keys.version[rows], keys.versions),
-        "window_start": instants[0],
-        "window_end": instants[1],
-        "segment": _words(keys.segment[rows], keys.segments),
-        "column": _words(column if names != [None] else np.full(len(rows), -1), names),
-        "metric": _words(np.zeros(len(rows), dtype=np.int32), (metric.label,)),
+        "version": words(keys.version[rows], keys.versions),
+        "window_start": instants(keys.window_start, rows),
+        "window_end": instants(keys.window_end, rows),
+        "segment": words(keys.segment[rows], keys.segments),
+        "column": words(column if names != [None] else np.full(len(rows), -1), names),
+        "metric": words(np.zeros(len(rows), dtype=np.int32), (metric.label,)),
         **{name: pa.array(values[order], from_pandas=True) for name, values in numbers.items()},
         "n": pa.array(np.rint(test.n[order]).astype(np.int64)),
         "n_baseline": pa.array(np.rint(test.n_baseline[order]).astype(np.int64)),
         "found": pa.array(found[order]),
     }
     return pa.table({name: data[name] for name in SLICE_TABLE.names}, schema=SLICE_TABLE)
-
-
-def _words(codes: NDArray[Any], words: Sequence[str | None]) -> pa.Array:
-    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()))

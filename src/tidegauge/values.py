@@ -1,4 +1,4 @@
-"""The records that cross every boundary: metric table, bins to draw, account of events."""
+"""The records that cross every boundary: tables, bins to draw, account of events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["METRIC_TABLE", "Account", "Distribution"]
+__all__ = ["METRIC_TABLE", "SLICE_TABLE", "TRANSITIONS", "Account", "Distribution"]
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
 _INSTANT = pa.timestamp("us", tz="UTC")
@@ -42,6 +42,55 @@ The window is null when there is no time, the column is null for metrics of the 
 undefined number is null, never NaN; `status` then says why: "no data", "no labels", "no reference",
 "undefined", or "not kept": that time is no longer kept in windows as narrow as were asked for.
 """
+
+SLICE_TABLE: pa.Schema = pa.schema(
+    [
+        ("version", _WORD),
+        ("window_start", _INSTANT),
+        ("window_end", _INSTANT),
+        ("segment", _WORD),
+        ("column", _WORD),
+        ("metric", _WORD),
+        ("value", pa.float64()),
+        ("baseline", pa.float64()),
+        ("effect", pa.float64()),
+        ("lower", pa.float64()),
+        ("upper", pa.float64()),
+        ("contribution", pa.float64()),
+        ("explained", pa.float64()),
+        ("n", pa.int64()),
+        ("n_baseline", pa.int64()),
+        ("p_value", pa.float64()),
+        ("q_value", pa.float64()),
+        ("found", pa.bool_()),
+    ]
+)
+"""One row per slice that was tested: those found first, then by what they contribute.
+
+`effect` is value - baseline, with its 95 % interval where one is known. `contribution` is the part
+of the whole's own move that would be gone without the slice, and `explained` the same as a share of
+that move. `q_value` is the smallest rate of false discoveries at which the slice would be found.
+"""
+
+TRANSITIONS: pa.Schema = pa.schema(
+    [
+        ("check", pa.string()),
+        ("model", pa.string()),
+        ("version", pa.string()),
+        ("segment", pa.string()),
+        ("column", pa.string()),
+        ("metric", pa.string()),
+        ("window_start", _INSTANT),
+        ("before", pa.string()),
+        ("after", pa.string()),
+        ("severity", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("n", pa.int64()),
+    ]
+)
+"""One row a change of state; `before` equals `after` where late data changed a verdict."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

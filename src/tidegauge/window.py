@@ -63,9 +63,11 @@ NO_VERSION = ""
 NO_TRAFFIC = -1  # in the place of a block: rows that were counted before
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_SECOND = 1_000_000
-_DAY = 86_400 * _SECOND
-_MONDAY = 4 * _DAY  # 1970-01-05: weeks begin on a Monday
+SECOND = 1_000_000  # microseconds
+HOUR = 3600 * SECOND
+DAY = 24 * HOUR
+WEEK = 7 * DAY
+MONDAY = 4 * DAY  # 1970-01-05: weeks begin on a Monday
 _NO_MAP: IndexArray = np.empty(0, dtype=np.int32)
 _MISSING, _OTHER = range(2)  # codes of MISSING_SEGMENT and OTHER_SEGMENT in every vocabulary
 
@@ -90,7 +92,7 @@ def parse_duration(text: str, *, role: str) -> int:
             f"{role} is a whole number and a unit ({', '.join(_UNITS)}) such as '1h' or '1d', "
             f"got {text!r}"
         )
-    return int(digits) * _UNITS[unit] * _SECOND
+    return int(digits) * _UNITS[unit] * SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def check_pane(width: int, text: str) -> None:
     ValueError
         When the width is under a minute, over a day, or does not divide a day.
     """
-    if not 60 * _SECOND <= width <= _DAY or _DAY % width:
+    if not 60 * SECOND <= width <= DAY or DAY % width:
         raise ValueError(
             f"window {text!r} must divide a day, from '1min' to '1d'; "
             "ask metrics(window=...) for more"
@@ -207,7 +209,7 @@ class Span:
             if pane == 0 or value % pane:
                 raise ValueError(
                     f"{role} {window if role == 'window' else step!r} is not a multiple of the "
-                    f"{pane // _SECOND} s that traffic is kept in; choose a multiple, "
+                    f"{pane // SECOND} s that traffic is kept in; choose a multiple, "
                     "'1mo' or 'all'"
                 )
         if width % stride:
@@ -240,7 +242,7 @@ class Span:
     @property
     def _origin(self) -> int:
         """A start of a window: weeks begin on a Monday."""
-        return _MONDAY if self.step is not None and self.step % (7 * _DAY) == 0 else 0
+        return MONDAY if self.step is not None and self.step % (WEEK) == 0 else 0
 
     def divides(self, width: int) -> bool:
         """Whether windows are made of whole panes of a width."""
@@ -249,7 +251,7 @@ class Span:
     def stride(self, width: int) -> int:
         """Distance that leaves out no window where panes have a width."""
         if self.special == "1mo":
-            return _DAY
+            return DAY
         return self.step if self.step is not None and self.divides(width) else width
 
 

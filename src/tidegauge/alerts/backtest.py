@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tidegauge.alerts import rules
-from tidegauge.alerts.rules import WEEK
 from tidegauge.alerts.series import Series
 from tidegauge.alerts.watch import Check, Watch
 from tidegauge.monitor import Monitor
+from tidegauge.window import WEEK
 
 STEPS = 40  # of the bisection
 
@@ -24,7 +24,7 @@ class Backtest:
     Parameters
     ----------
     transitions
-        Every change of state, as `watch.TRANSITIONS`.
+        Every change of state, as `values.TRANSITIONS`.
     series
         Number of series that were watched.
     weeks
@@ -97,7 +97,8 @@ def _rate(check: Check, exponent: float, series: Series, baseline: Series) -> fl
 
 
 def _recorded(check: Check, monitor: Monitor) -> tuple[Series, Series]:
-    series = Series.from_table(monitor.metrics(check.metric))
+    window = None if monitor.schema.timestamp is None else monitor.window
+    series = Series.from_table(monitor.metrics(check.metric, window=window))
     chosen = [k for k, name in enumerate(series.names) if check.watches(name)]
     series = series.at(chosen)
     return series, Series.from_table(monitor.baseline(check.metric), like=series)

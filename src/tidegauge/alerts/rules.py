@@ -17,11 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tidegauge.alerts.series import FloatArray, IntArray, Series
+from tidegauge.window import DAY, HOUR, MONDAY, WEEK
 
-HOUR = 3_600_000_000  # microseconds
-DAY = 24 * HOUR
-WEEK = 7 * DAY
-MONDAY = 4 * DAY  # 1970-01-05
 FEWEST_WINDOWS = 5  # of the reference, for limits learnt from them
 
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from tidegauge.metrics.results import Z
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-Z = 1.959963984540054  # half of the 95 % intervals of the metric table, in standard errors
 
 
 class Name(NamedTuple):
@@ -45,8 +46,10 @@ class Series:
     def from_table(cls, table: pa.Table, *, like: Series | None = None) -> Series:
         """Arrange a metric table; with `like`, by its names.
 
-        A baseline has no versions: with `like`, its values stand for every version.
+        A baseline has no versions: with `like`, its values stand for every version. Windows that
+        are not kept as finely as was asked are left out.
         """
+        table = table.filter(pc.not_equal(table["status"].cast(pa.string()), "not kept"))
         keys = ["model", "version", "segment", "column", "metric"]
         columns = [table[key].cast(pa.string()).to_pylist() for key in keys]
         found = [Name(*parts) for parts in zip(*columns, strict=True)]

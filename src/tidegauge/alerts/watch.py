@@ -18,10 +18,13 @@ import pyarrow as pa
 
 from tidegauge import metrics as registry
 from tidegauge.alerts import rules
-from tidegauge.alerts.rules import WEEK, Limits
+from tidegauge.alerts.rules import Limits
 from tidegauge.alerts.series import FloatArray, IntArray, Name, Series
+from tidegauge.metrics.significance import q_values
 from tidegauge.monitor import Monitor
-from tidegauge.window import parse_duration
+from tidegauge.reference import Reference
+from tidegauge.values import TRANSITIONS
+from tidegauge.window import WEEK, parse_duration
 
 State = Literal["ok", "pending", "firing", "recovering", "no data", "too few rows"]
 
@@ -35,26 +38,6 @@ SEVERITIES = {
     TOO_FEW: "too few rows",
 }
 EXTREME = 0.1  # of the chance at a level: so improbable that one window is enough
-
-TRANSITIONS: pa.Schema = pa.schema(
-    [
-        ("check", pa.string()),
-        ("model", pa.string()),
-        ("version", pa.string()),
-        ("segment", pa.string()),
-        ("column", pa.string()),
-        ("metric", pa.string()),
-        ("window_start", pa.timestamp("us", tz="UTC")),
-        ("before", pa.string()),
-        ("after", pa.string()),
-        ("severity", pa.string()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("n", pa.int64()),
-    ]
-)
-"""One row a change of state; `before` equals `after` where late data changed a verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,13 +201,7 @@ def _within_budget(budget: float, starts: IntArray, p: FloatArray) -> npt.NDArra
     """
     width = int(np.median(np.diff(starts))) if len(starts) > 1 else WEEK
     rate = min(0.05, budget * width / WEEK)
-    tested = np.isfinite(p).sum(axis=0)
-    ordered = np.sort(np.where(np.isfinite(p), p, np.inf), axis=0)
-    rank = np.arange(1, len(p) + 1)[:, None]
-    passed = ordered <= rate * rank / np.maximum(tested, 1)
-    last = np.where(passed.any(axis=0), len(p) - 1 - passed[::-1].argmax(axis=0), -1)
-    limit = np.where(last >= 0, np.take_along_axis(ordered, np.maximum(last, 0)[None], 0)[0], -1.0)
-    return np.asarray(p <= limit)
+    return np.asarray(rate >= q_values(p.T).T)
 
 
 # States.
@@ -317,6 +294,8 @@ class Watch:
         self._delay = 0 if self.delay is None else parse_duration(self.delay, role="delay")
         self._standing: dict[Fingerprint, Standing] = {}
         self._noted: dict[Fingerprint, dict[int, int]] = {}  # severity by window, as last found
+        self._reference: Reference | None = None  # that the baselines are of
+        self._baselines: dict[str, pa.Table] = {}
 
     @property
     def open(self) -> list[tuple[Fingerprint, Standing]]:
@@ -342,12 +321,20 @@ class Watch:
         now = int(np.datetime64(mark.replace(tzinfo=None), "us").astype(np.int64))
         found = []
         for check in self.checks:
-            table = monitor.metrics(check.metric)
+            table = monitor.metrics(check.metric, window=monitor.window)
             ends = table["window_end"].cast(pa.int64()).to_numpy()
             series = Series.from_table(table.filter(pa.array(ends + self._delay <= now)))
-            baseline = Series.from_table(monitor.baseline(check.metric), like=series)
+            baseline = Series.from_table(self._baseline(check, monitor), like=series)
             found.append(self.carry(check, series, baseline))
         return pa.concat_tables(found).sort_by("window_start")
+
+    def _baseline(self, check: Check, monitor: Monitor) -> pa.Table:
+        """Return the metric over the reference's own windows, worked out once."""
+        if self._reference is not monitor.reference:
+            self._reference, self._baselines = monitor.reference, {}
+        if check.name not in self._baselines:
+            self._baselines[check.name] = monitor.baseline(check.metric)
+        return self._baselines[check.name]
 
     def carry(self, check: Check, series: Series, baseline: Series) -> pa.Table:
         """Carry series over their windows by one check; the changes, as `TRANSITIONS`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,7 @@ class Pool:
     def __init__(self, table: pa.Table, columns: tuple[str, ...], frame: str) -> None:
         self.columns = columns
         self._frame: Frame | None = None
+        self._n_rows = int(table.num_rows)
         if frame == "numpy":
             self._content: Any = matrix_of(table, columns, np.dtype(np.float64))
             return
@@ -72,6 +74,10 @@ class Pool:
 
             own = pl.from_arrow(own)
         self._content = self._frame.pool(self._frame.slice(own, 0, 0), own)
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self._n_rows
 
     def take(self, rows: IntArray) -> Any:
         """Return new rows, of which each column has a row of its own: rows[n, columns]."""
@@ -222,17 +228,16 @@ class Exchanger:
         """Rows that the model answers for each meeting."""
         return 2 * len(self._inside)
 
-    def answers(self, rows: IntArray) -> FloatArray:
-        """Answers for rows as they are."""
+    @cached_property
+    def answers(self) -> FloatArray:
+        """Answers for the rows of the pool as they are, [rows, outputs]."""
         found = []
         step = max(1, TILE_BYTES // (8 * len(self._players)))
-        for start in range(0, len(rows), step):
-            some = rows[start : start + step]
-            found.append(self._answer(self._pool.take(self._spread(some))))
+        for start in range(0, len(self._pool), step):
+            rows = np.arange(start, min(start + step, len(self._pool)))
+            spread = np.repeat(rows[:, None], len(self._players), axis=1)
+            found.append(self._answer(self._pool.take(spread)))
         return np.concatenate(found) if found else np.empty((0, 1))
-
-    def _spread(self, rows: IntArray) -> IntArray:
-        return np.repeat(rows[:, None], len(self._players), axis=1)
 
     def exchange(
         self,
@@ -257,10 +262,8 @@ class Exchanger:
         stream
             Another stream, other draws.
         """
-        plain = [self.answers(rows) for rows in (own, other)]
         designs = [
-            self._design(own, other, plain, observe, (stream << 8) + design)
-            for design in range(n_designs)
+            self._design(own, other, observe, (stream << 8) + design) for design in range(n_designs)
         ]
         meetings, values, starts = zip(*designs, strict=True)
         return Exchange(len(own), len(other), meetings, values, starts)
@@ -269,7 +272,6 @@ class Exchanger:
         self,
         own: IntArray,
         other: IntArray,
-        plain: list[FloatArray],
         observe: Callable[[FloatArray, IntArray], FloatArray],
         stream: int,
     ) -> tuple[Meetings, FloatArray, FloatArray]:
@@ -277,10 +279,9 @@ class Exchanger:
         n, n_pairs = len(meetings.own), len(self._inside)
         streams = LABEL_STREAM + (stream << 40) + np.arange(n, dtype=np.uint64)
         labels = _core.shuffle_labels(streams.astype(np.uint64), self.n_players, self._seed)
-        ends = observe(plain[0][meetings.own], meetings.own)
-        starts = observe(plain[1][meetings.other], meetings.own)
-        deltas = ends - starts
         pairs = np.stack([own[meetings.own], other[meetings.other]])
+        ends, starts = (observe(self.answers[rows], meetings.own) for rows in pairs)
+        deltas = ends - starts
         values = np.empty((n, self.n_players, deltas.shape[1]))
         step = max(1, TILE_BYTES // (16 * max(n_pairs, 1) * len(self._players)))
         for first in range(0, n, step):

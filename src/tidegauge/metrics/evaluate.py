@@ -540,11 +540,11 @@ def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model:
         values[:, lost], status[lost] = np.nan, _NOT_KEPT
     labelled = np.repeat([each.form.label_based for _, each in series], rows)
     data = {
-        "model": _words(np.zeros(row.size, dtype=np.int32), (model,)),
-        "version": _words(keys.version[row], keys.versions),
-        "window_start": _instants(keys.window_start, row),
-        "window_end": _instants(keys.window_end, row),
-        "segment": _words(keys.segment[row], keys.segments),
+        "model": words(np.zeros(row.size, dtype=np.int32), (model,)),
+        "version": words(keys.version[row], keys.versions),
+        "window_start": instants(keys.window_start, row),
+        "window_end": instants(keys.window_end, row),
+        "segment": words(keys.segment[row], keys.segments),
         "column": _coded([column for column, _ in series], rows),
         "metric": _coded([each.label for _, each in series], rows),
         "value": _numbers(values[_VALUE]),
@@ -555,7 +555,7 @@ def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model:
         "n": pa.array(n[0]),
         "n_reference": pa.array(n[1]),
         "label_share": _numbers(np.where(labelled, label_share[row], np.nan)),
-        "status": _words(status, STATUSES),
+        "status": words(status, STATUSES),
     }
     return pa.table(data, schema=METRIC_TABLE)
 
@@ -565,20 +565,21 @@ def _numbers(values: FloatArray) -> pa.Array:
     return pa.array(values, from_pandas=True)
 
 
-def _words(codes: npt.NDArray[Any], words: Sequence[str]) -> pa.Array:
+def words(codes: npt.NDArray[Any], known: Sequence[str | None]) -> pa.Array:
     """Words by their codes, null where the code is negative."""
     indices = pa.array(codes.astype(np.int32), mask=codes < 0)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string()))
+    return pa.DictionaryArray.from_arrays(indices, pa.array(known, pa.string()))
 
 
-def _coded(words: Sequence[str | None], repeats: int) -> pa.Array:
+def _coded(named: Sequence[str | None], repeats: int) -> pa.Array:
     """Words, each repeated, as a dictionary array."""
-    distinct = [word for word in dict.fromkeys(words) if word is not None]
+    distinct = [word for word in dict.fromkeys(named) if word is not None]
     code = {word: place for place, word in enumerate(distinct)} | {None: -1}
-    return _words(np.repeat([code[word] for word in words], repeats), distinct)
+    return words(np.repeat([code[word] for word in named], repeats), distinct)
 
 
-def _instants(microseconds: IntArray | None, row: IntArray) -> pa.Array:
+def instants(microseconds: IntArray | None, row: IntArray) -> pa.Array:
+    """Points in time of some rows, null where there is no time."""
     if microseconds is None:
         return pa.nulls(row.size, METRIC_TABLE.field("window_start").type)
     return pa.array(microseconds[row].view("datetime64[us]")).cast(

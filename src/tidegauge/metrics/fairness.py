@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tidegauge.metrics.inputs import FloatArray, GroupDecisions, GroupOutcomes, ratio
 from tidegauge.metrics.registry import metric
-from tidegauge.metrics.results import Bracket, PerGroup
+from tidegauge.metrics.results import Bracket, PerGroup, newcombe, wilson
 
 Method: TypeAlias = Literal["between_groups", "to_overall"]
 
@@ -71,13 +71,6 @@ class Rates:
         lowest = np.where(known, share, inf).argmin(axis=-1)
         highest = np.where(known, share, -inf).argmax(axis=-1)
         return self.at(lowest), self.at(highest)
-
-    def wilson(self, z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Wilson's limits of every share."""
-        share, noise = self.share, z**2 * ratio(1.0, self.trials)
-        centre = (share + noise / 2) / (1 + noise)
-        half = np.sqrt(noise * share * (1 - share) + noise**2 / 4) / (1 + noise)
-        return centre - half, centre + half
 
 
 def selection(groups: GroupDecisions) -> Rates:
@@ -131,16 +124,10 @@ def difference(high: Rates, low: Rates, z: FloatArray) -> Bracket:
     >>> gap = difference(Rates(np.array(56), np.array(70)), Rates(np.array(48), np.array(80)), 1.96)
     >>> gap.value.round(4), gap.lower.round(4), gap.upper.round(4)
     (np.float64(0.2), np.float64(0.0524), np.float64(0.3339))
-
-    Source: R. Newcombe, Statistics in Medicine 17 (1998), method 10.
     """
     p, q = high.share, low.share
-    (p_low, p_high), (q_low, q_high) = high.wilson(z), low.wilson(z)
-    return Bracket(
-        p - q,
-        p - q - np.sqrt((p - p_low) ** 2 + (q_high - q) ** 2),
-        p - q + np.sqrt((p_high - p) ** 2 + (q - q_low) ** 2),
-    )
+    around_p, around_q = (wilson(rates.share, rates.trials, z) for rates in (high, low))
+    return Bracket(p - q, *newcombe(p, around_p, q, around_q))
 
 
 def quotient(low: Rates, high: Rates, z: FloatArray) -> Bracket:

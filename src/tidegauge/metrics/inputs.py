@@ -6,7 +6,7 @@ columns, or nothing at all; every metric treats those dimensions alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Self, TypeAlias
@@ -33,6 +33,31 @@ def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     divisor = np.asarray(denominator)
     quotient: FloatArray = np.asarray(numerator) / np.where(divisor == 0, np.nan, divisor)
     return quotient
+
+
+def cell_arrays(inputs: object) -> Iterator[tuple[str, npt.NDArray[Any]]]:
+    """Fields of an input that have a row for each cell; edges are shared by all.
+
+    >>> [name for name, _ in cell_arrays(Fine([[1, 3]], [0.0, 1.0, 2.0]))]
+    ['counts']
+    """
+    for each in fields(inputs):  # type: ignore[arg-type]
+        value = getattr(inputs, each.name)
+        if isinstance(value, np.ndarray) and value.ndim and each.name != "edges":
+            yield each.name, value
+
+
+def taken(array: npt.NDArray[Any], index: IntArray) -> npt.NDArray[Any]:
+    """Rows of an array; zeros where the index is negative.
+
+    >>> taken(np.array([5, 6]), np.array([1, -1]))
+    array([6, 0])
+    """
+    if not len(array):
+        return np.zeros((len(index), *array.shape[1:]), dtype=array.dtype)
+    rows = array[index]
+    rows[index < 0] = 0
+    return rows
 
 
 def _accept_lists(inputs: object) -> None:

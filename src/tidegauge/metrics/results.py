@@ -32,11 +32,32 @@ class Proportion:
 
     def interval(self, rows_per_count: FloatArray | float = 1.0) -> tuple[FloatArray, FloatArray]:
         """Lower and upper limit; `rows_per_count` turns weighted trials into rows."""
-        share = self.value
-        noise = Z**2 * ratio(1.0, self.trials * rows_per_count)
-        centre = (share + noise / 2) / (1 + noise)
-        half = np.sqrt(noise * share * (1 - share) + noise**2 / 4) / (1 + noise)
-        return np.asarray(np.maximum(centre - half, 0)), np.asarray(np.minimum(centre + half, 1))
+        return wilson(self.value, self.trials * rows_per_count, Z)
+
+
+def wilson(
+    share: FloatArray, trials: npt.NDArray[Any], z: FloatArray | float
+) -> tuple[FloatArray, FloatArray]:
+    """Wilson's limits of a share, `z` standard errors to either side; NaN without trials."""
+    noise = z**2 * ratio(1.0, trials)
+    centre = (share + noise / 2) / (1 + noise)
+    half = np.sqrt(noise * share * (1 - share) + noise**2 / 4) / (1 + noise)
+    return np.asarray(np.maximum(centre - half, 0)), np.asarray(np.minimum(centre + half, 1))
+
+
+Interval: TypeAlias = tuple[FloatArray, FloatArray]
+
+
+def newcombe(
+    first: FloatArray, around_first: Interval, second: FloatArray, around_second: Interval
+) -> Interval:
+    """Limits of first - second, from the limits of both, which need not be symmetric.
+
+    Source: R. Newcombe, Statistics in Medicine 17 (1998), method 10.
+    """
+    below = np.hypot(first - around_first[0], around_second[1] - second)
+    above = np.hypot(around_first[1] - first, second - around_second[0])
+    return first - second - below, first - second + above
 
 
 @dataclass(frozen=True, slots=True)

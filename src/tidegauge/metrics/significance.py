@@ -140,9 +140,22 @@ def n_rejected(p_values: FloatArray, q: float, method: str) -> IntArray:
     >>> n_rejected(np.array([0.001, 0.02, 0.9, np.nan]), 0.05, "bh")
     array(2)
     """
-    ordered = np.sort(p_values, axis=-1)  # NaN last
-    ranks = np.arange(1, ordered.shape[-1] + 1)
-    n = np.count_nonzero(~np.isnan(ordered), axis=-1)[..., None]
+    return np.asarray(np.count_nonzero(q_values(p_values, method) <= q, axis=-1))
+
+
+def q_values(p_values: FloatArray, method: str = "bh") -> FloatArray:
+    """Smallest false-discovery rate at which each of the tests on the last axis is rejected.
+
+    >>> q_values(np.array([0.02, 0.001, 0.9, np.nan])).round(3)
+    array([0.03 , 0.003, 0.9  ,   nan])
+    """
+    order = np.argsort(p_values, axis=-1, kind="stable")  # NaN last
+    ranks = np.arange(1, p_values.shape[-1] + 1)
+    n = np.count_nonzero(~np.isnan(p_values), axis=-1)[..., None]
     stricter = np.cumsum(np.append(0.0, 1 / ranks))[n] if method == "by" else 1.0
-    passed = ordered * n * stricter <= q * ranks
-    return np.asarray(np.max(np.where(passed, ranks, 0), axis=-1, initial=0))
+    steps = np.take_along_axis(p_values, order, axis=-1) * n * stricter / ranks
+    least = np.fmin.accumulate(steps[..., ::-1], axis=-1)[..., ::-1]
+    least = np.where(np.isnan(steps), np.nan, least)
+    found = np.empty_like(least)
+    np.put_along_axis(found, order, least, axis=-1)
+    return found
