@@ -120,6 +120,7 @@ class Comparison:
                 metrics=metrics,
                 features=layout.schema.counted_features,
                 quiet=part.quiet,
+                alike=part.index,
             )
             for part in self._parts()
         ]

@@ -152,6 +152,7 @@ def evaluate(
     metrics: Sequence[str | Metric] | None = None,
     features: Collection[str] | None = None,
     quiet: Callable[[str], Quiet] | None = None,
+    alike: IntArray | None = None,
 ) -> pa.Table:
     """Compute metrics from sums, as a tidy table: traffic, columns in their order, performance.
 
@@ -176,6 +177,8 @@ def evaluate(
     quiet
         Gives a column's windows of the reference to hold its test against, [R] or [1]; where None,
         rows are taken for independent.
+    alike
+        Rows with the same number are compared with the same row of the reference, [R].
     """
     asked = usual() if metrics is None else metrics
     chosen = [m if isinstance(m, Metric) else get(m) for m in asked]
@@ -200,7 +203,7 @@ def evaluate(
     pieces = [
         *_pieces(_model_blocks(traffic, serving[None], rows)),
         *sorted(columns, key=lambda piece: position[piece.column]),
-        *_pieces(_model_blocks(outcomes, by_label, rows)),
+        *_pieces(_model_blocks(outcomes, by_label, rows, alike)),
     ]
     return _table(keys, pieces, current.label_share(), model)
 
@@ -287,7 +290,9 @@ def _stack(parts: Sequence[Any]) -> Any:
     first = parts[0]
     arrays = {}
     for name, array in _arrays(first):
-        if name != "edges":
+        if name != "edges" and len(parts) == 1:
+            arrays[name] = array[None]  # no copy of what a model alone has
+        elif name != "edges":
             arrays[name] = np.stack([getattr(part, name) for part in parts])
         elif isinstance(first, Fine):
             arrays[name] = np.stack([part.edges for part in parts])[:, None]
@@ -309,7 +314,7 @@ def _in_cells(inputs: Inputs, cells: slice) -> Inputs:
     return {kind: _take(each, cells) for kind, each in inputs.items()}
 
 
-def _take(each: Any, cells: slice) -> Any:
+def _take(each: Any, cells: slice | IntArray) -> Any:
     arrays = {
         name: array[:, cells]
         for name, array in _arrays(each)
@@ -386,16 +391,18 @@ def _feature_tests(
     return FeatureTests(by_rows, together.p_value(statistic, size))
 
 
-def _model_blocks(part: _Part, asked: tuple[_Asked, ...], rows: int) -> Iterator[_Block]:
+def _model_blocks(
+    part: _Part, asked: tuple[_Asked, ...], rows: int, alike: IntArray | None = None
+) -> Iterator[_Block]:
     """Measure what has no column; results per class get "label=<class>" for a column."""
     whole = tuple(each for each in asked if not each.form.per_class)
     per_class = tuple(each for each in asked if each.form.per_class)
     if part.current and whole:
-        yield _measured([part], whole, rows)
+        yield _measured([part], whole, rows, alike=alike)
     if part.current and per_class:
         (outcomes,) = part.current.values()
         classes = tuple(f"label={name}" for name in outcomes.classes)
-        yield _measured([part], per_class, rows, columns=classes)
+        yield _measured([part], per_class, rows, columns=classes, alike=alike)
 
 
 def _group_blocks(
@@ -417,8 +424,10 @@ def _measured(
     group: Sequence[_Part],
     asked: tuple[_Asked, ...],
     rows: int,
+    *,
     columns: tuple[str | None, ...] = (),
     tested: type | None = None,
+    alike: IntArray | None = None,
 ) -> _Block:
     """Evaluate metrics for a group of columns, so many cells at a time that memory is bounded."""
     named = columns or tuple(part.column for part in group)
@@ -438,13 +447,19 @@ def _measured(
         for start in range(0, rows, step):
             cells = slice(start, start + step)
             sides = _in_cells(reference, cells), _in_cells(current, cells)
-            _fill(block, cells, *sides)
+            _fill(block, cells, *sides, alike=None if alike is None else alike[cells])
             if tested:
                 block.evidence[..., cells] = evidence(*(side[tested] for side in sides))
     return block
 
 
-def _fill(block: _Block, cells: slice, reference: Inputs, current: Inputs) -> None:
+def _fill(
+    block: _Block,
+    cells: slice,
+    reference: Inputs,
+    current: Inputs,
+    alike: IntArray | None = None,
+) -> None:
     """Evaluate all metrics of a block in some of its cells."""
     sides = {"current": current, "reference": reference}
     for m, asked in enumerate(block.asked):
@@ -471,9 +486,18 @@ def _fill(block: _Block, cells: slice, reference: Inputs, current: Inputs) -> No
         if "reference" in inputs or form.noise:
             values[_NOISE] = asked.noise(**inputs)
         if "reference" not in inputs and baseline is not None and form.scale == "rate":
-            usual = place(value_of(asked.compute(current=baseline)))
+            usual = place(_usual(asked, baseline, alike))
             values[_REFERENCE] = np.where(n[1] > 0, usual, np.nan)
     block.status[..., cells] = _status(block, cells, current)
+
+
+def _usual(asked: _Asked, baseline: Any, alike: IntArray | None) -> FloatArray:
+    """Value of the reference in each row; of rows that are alike only the first is worked out."""
+    if alike is None:
+        return np.asarray(value_of(asked.compute(current=baseline)))
+    _, first, row = np.unique(alike, return_index=True, return_inverse=True)
+    value = np.asarray(value_of(asked.compute(current=_take(baseline, first))))
+    return value[:, row] if value.shape[1] > 1 else value
 
 
 def _pick(inputs: Inputs, kinds: tuple[type, ...]) -> Any:

@@ -382,7 +382,13 @@ def _by_score(counts: IntArray) -> FloatArray:
 
 
 def _scored(outcomes: BinaryOutcomes) -> FloatArray:
-    return np.asarray(_by_score(outcomes.positives + outcomes.negatives).sum(axis=-1))
+    scored = outcomes.positives.sum(axis=(-2, -1)) + outcomes.negatives.sum(axis=(-2, -1))
+    return np.asarray(scored * (1.0 if outcomes.positives.shape[-1] > 1 else np.nan))
+
+
+def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Sum of the products along the bins, without an array of them."""
+    return np.asarray(np.einsum("...b,...b->...", a, b))
 
 
 def _auc(positives: FloatArray, negatives: FloatArray) -> Estimate:
@@ -391,9 +397,10 @@ def _auc(positives: FloatArray, negatives: FloatArray) -> Estimate:
     p, n = ratio(positives, n_positive[..., None]), ratio(negatives, n_negative[..., None])
     beaten = np.cumsum(n, axis=-1) - n / 2  # share of the negatives below a positive of this bin
     losing = np.cumsum(p, axis=-1) - p / 2
-    area = (p * beaten).sum(axis=-1)
-    of_positives = np.maximum((p * beaten**2).sum(axis=-1) - area**2, 0)
-    of_negatives = np.maximum((n * losing**2).sum(axis=-1) - (1 - area) ** 2, 0)
+    weighted = p * beaten
+    area = weighted.sum(axis=-1)
+    of_positives = np.maximum(_dot(weighted, beaten) - area**2, 0)
+    of_negatives = np.maximum(_dot(n * losing, losing) - (1 - area) ** 2, 0)
     variance = ratio(of_positives, n_positive) + ratio(of_negatives, n_negative)
     return Estimate(np.clip(area, 0, 1), np.sqrt(variance))
 
