@@ -1,5 +1,5 @@
 // Joins predictions with labels that come late, early, twice, corrected or never; every event is accounted for.
-// Costs about 25 ns a prediction, 40 ns a label; 31 bytes a waiting prediction of a binary task with integer ids.
+// Costs about 100 ns a row; 31 to 32 bytes a waiting prediction of a binary task with integer ids.
 // Deterministic: rows are taken in order; a label is late by its own time, or by the watermark where it has none.
 #pragma once
 

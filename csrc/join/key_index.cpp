@@ -20,7 +20,7 @@ KeyIndex::KeyIndex() : pool_(kPageLines * sizeof(Line)), segments_(1), directory
 
 u32 KeyIndex::limit_of(const Segment& segment) noexcept {
   const u32 slots = segment.n_lines() * kSlots;
-  return slots * (100 + phase_of(segment.prefix) / 2) / 128;  // .78 to .84 of the slots
+  return slots * (107 + phase_of(segment.prefix) / 2) / 128;  // .84 to .89 of the slots
 }
 
 u32 KeyIndex::most_pages(const Segment& segment) noexcept {

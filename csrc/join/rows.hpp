@@ -17,7 +17,7 @@
 namespace tidegauge {
 
 constexpr i64 kNever = std::numeric_limits<i64>::min();
-constexpr i32 kChunkBits = 12;
+constexpr i32 kChunkBits = 11;
 constexpr u32 kChunkRows = 1U << kChunkBits;
 constexpr u32 kMaxChunks = 1U << (32 - kChunkBits);
 constexpr u32 kChunkSizes[] = {16, 256, kChunkRows};  // of a slice's first chunk, its second, and all others
