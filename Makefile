@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift bench-shap gate sanitize clean
+.PHONY: demo test lint bench bench-drift bench-join bench-shap gate sanitize tsan clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,10 @@ bench-drift: $(VENV)/benched
 gate: $(VENV)/tested
 	$(BIN)/python benchmarks/gate.py
 
+# The join of predictions with delayed labels, next to polars, DuckDB, pandas, pyarrow and a dict, and to the memory's own limit.
+bench-join: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_join.py
+
 bench-shap: $(VENV)/benched
 	$(BIN)/python benchmarks/bench_shap.py --peers --wide
 
@@ -71,6 +75,17 @@ sanitize: $(VENV)/tested
 	PYTHONPATH=$(SANITIZED) HYPOTHESIS_PROFILE=sanitize ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_embedding.py tests/test_sample.py tests/test_monitor.py tests/test_windows.py
+
+# Calls of several threads on a build that tells of every access that no lock orders. Arrow's own allocator is not built for that.
+THREADED := build/threaded
+tsan: $(VENV)/tested
+	mkdir -p $(THREADED)
+	cp -rL src/tidegauge $(THREADED)/ && rm -f $(THREADED)/tidegauge/_core*.so
+	TIDEGAUGE_CXXFLAGS="-Werror -O1 -g -fno-omit-frame-pointer -fsanitize=thread" TIDEGAUGE_LDFLAGS="-fsanitize=thread" \
+	$(BIN)/python setup.py --quiet build_ext --build-lib $(THREADED) --build-temp build/threaded-objects
+	PYTHONPATH=$(THREADED) HYPOTHESIS_PROFILE=sanitize ARROW_DEFAULT_MEMORY_POOL=system OPENBLAS_NUM_THREADS=1 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=66 \
+	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider -k threads tests/test_join.py tests/test_monitor.py tests/test_sample.py
 
 clean:
 	rm -rf $(VENV) build demo src/*.egg-info src/tidegauge/_core*.so
