@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift bench-join bench-shap gate sanitize tsan clean
+.PHONY: demo test lint bench bench-drift bench-join bench-shap gate protos sanitize tsan clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,10 @@ lint: $(VENV)/linted
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find csrc -name '*.cpp' -o -name '*.hpp' -o -name '*.cu')
 	$(BIN)/codespell
+
+# The Python modules of the wire, from src/tidegauge/v1/*.proto.
+protos: $(VENV)/tested
+	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/tidegauge/v1/*.proto
 
 # The core's tests once more on a build that stops at any bad access, overflow or undefined step.
 SANITIZED := build/sanitized

@@ -1,0 +1,1 @@
+"""The wire: modules that protoc makes of the .proto files beside them (`make protos`)."""
