@@ -14,8 +14,9 @@ import pytest
 from pyarrow import csv, ipc
 
 import tidegauge as tg
-from tidegauge import cli, metrics
+from tidegauge import cli, cuda, metrics
 from tidegauge.cuda.cupy_device import list_devices
+from tidegauge.engine import DeviceError
 
 pytest.importorskip("rich")
 
@@ -119,6 +120,24 @@ def test_compare_is_the_library_s_own_answer(ask):
     found = document(ask("compare", "reference.parquet", "current.parquet", "--json"))
     expected = tg.compare(traffic(), traffic(seed=1, shift=1.0, first_day=4)).to_arrow()
     assert found["metrics"] == json.loads(json.dumps(expected.to_pylist(), default=str))
+
+
+def test_the_device_asked_for_counts_or_says_in_one_line_why_not(ask, monkeypatch):
+    def open_engine(host):
+        asked.append(host)
+        raise DeviceError("device 'cuda': there is none\nhere")
+
+    asked = []
+    monkeypatch.setattr(cuda, "open_engine", open_engine)
+    code, out, err = ask("compare", "reference.csv", "current.csv", "--device", "cuda")
+    assert (code, out, len(asked)) == (2, "", 1)
+    assert err == "tidegauge compare: device 'cuda': there is none here\n"
+    wanted = document(ask("compare", "reference.csv", "current.csv", "--json"))
+    assert (
+        document(ask("compare", "reference.csv", "current.csv", "--device", "auto", "--json"))
+        == wanted
+    )
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("ending", ["csv", "arrow", "ipc"])

@@ -32,6 +32,7 @@ from pyarrow import csv, ipc, parquet
 import tidegauge as tg
 from tidegauge import metrics as registry
 from tidegauge import page, summary, terminal
+from tidegauge.engine import DEVICES, DeviceError
 from tidegauge.figures import number, short
 
 ROWS = 1 << 18  # rows in memory at a time; a reference chooses its bins from the first so many
@@ -147,7 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, `head` say, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (UsageError, tg.SchemaError, tg.DataError, OSError) as error:
+    except (UsageError, tg.SchemaError, tg.DataError, DeviceError, OSError) as error:
         sys.stderr.write(f"{name}: {one_line(error)}\n")
         return FAILURE
     except ModuleNotFoundError as error:
@@ -548,6 +549,12 @@ def write_html(report: tg.Report, path: Path | None) -> None:
 PANES = [f"{n}min" for n in (1, 5, 10, 15, 20, 30)] + [f"{n}h" for n in (1, 2, 3, 4, 6, 8, 12)]
 FOREVER = "36500d"  # a file has all its labels, whenever they came
 TABLE = f"a table: {', '.join(OPENERS)}"
+DEVICE = option(
+    "--device",
+    choices=DEVICES,
+    default="cpu",
+    help="what counts the rows; auto is CUDA where there is a device; default cpu",
+)
 HTML = option("--html", type=Path, metavar="OUT", help="write the report as one offline HTML file")
 SCHEMA = option("--schema", type=Path, metavar="TOML", help="the roles of the columns")
 DERIVED = option(
@@ -636,6 +643,7 @@ def functions(options: argparse.Namespace) -> dict[str, Callable[..., Any]]:
     DERIVED,
     METRICS,
     COLUMNS,
+    DEVICE,
 )
 def compare(options: argparse.Namespace) -> Answer:
     """Compare two tables: drift and integrity of every column, next to what chance would give."""
@@ -651,7 +659,7 @@ def compare(options: argparse.Namespace) -> Answer:
         # One window over everything, so neither ids nor times are needed.
         schema = replace(schema, timestamp=None, prediction_id=None)
         reference = tg.Reference.fit(chain([first], before), schema)
-        monitor = tg.Monitor(reference, model="compare")
+        monitor = tg.Monitor(reference, model="compare", device=options.device)
         for batch in after:
             monitor.log(batch)
     title = f"{options.current} against {options.reference}"
@@ -696,6 +704,7 @@ def fit(options: argparse.Namespace) -> Answer:
     DERIVED,
     METRICS,
     COLUMNS,
+    DEVICE,
 )
 def report(options: argparse.Namespace) -> Answer:
     """Log a table of predictions, and their labels, into a monitor and report on every window.
@@ -724,7 +733,7 @@ def report(options: argparse.Namespace) -> Answer:
 def monitor_for(reference: tg.Reference, options: argparse.Namespace) -> tg.Monitor:
     """Monitor that answers for the windows asked for; a label is joined however late it came."""
     pane = options.window if options.window in PANES else "1d"
-    return tg.Monitor(reference, window=pane, lateness=FOREVER)
+    return tg.Monitor(reference, window=pane, lateness=FOREVER, device=options.device)
 
 
 def log_tables(monitor: tg.Monitor, options: argparse.Namespace) -> None:
@@ -745,6 +754,7 @@ def log_tables(monitor: tg.Monitor, options: argparse.Namespace) -> None:
     option("--window", default="all", help="10min, 1h, 1d, 30d, 1mo, ...; one over all by default"),
     option("--against", choices=["reference", "rest"], default="reference"),
     DERIVED,
+    DEVICE,
 )
 def slices(options: argparse.Namespace) -> Answer:
     """Find the segments that account for a loss or a drift, not counting what chance would give."""
