@@ -12,11 +12,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from metric_tables import HOSTILE, categorical_pair, metric_table, numeric_pair, traffic
 
+import tidegauge as tg
 from tidegauge import summary
+from tidegauge.figures import number
 from tidegauge.report import Report
 from tidegauge.values import METRIC_TABLE, Account
 
@@ -362,6 +365,38 @@ def test_segments_name_the_column_that_moved_most_in_them() -> None:
         ("s=1", "b", 0.3),
     ]
     assert (found[0].performance, found[0].share, found[0].n) == (0.7, 0.5, 50)
+
+
+def test_fairness_shows_attributes_and_their_groups() -> None:
+    random = np.random.default_rng(0)
+    n = 2_000
+    sex = random.choice(["F", "<i>M", "rare"], n, p=[0.5, 0.495, 0.005])
+    people = {"score": np.where(sex == "F", 0.6, 1) * random.random(n), "sex": sex}
+    schema = tg.Schema(task="binary", prediction_score="score", protected=["sex"])
+    monitor = tg.Monitor(tg.Reference.fit(people, schema))
+    monitor.log(people)
+    found = monitor.report(title="People")
+    wanted = {
+        (row["column"], row["metric"]): row for row in monitor.metrics(columns="sex").to_pylist()
+    }
+    text = " ".join(page(found).text)
+    gap = wanted["sex", "demographic_parity_difference"]
+    for row, name in [
+        (gap, "value"),
+        (gap, "noise_floor"),
+        (wanted["sex=F", "disparate_impact"], "lower"),
+    ]:
+        assert number(row[name]) in text
+    assert "sex=<i>M" in text
+    assert "equal opportunity" not in text  # no label has come
+    lines = str(found).splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("fairness"))
+    assert lines[at + 1].split() == [
+        "sex",
+        *(number(gap[name]) for name in ("value", "noise_floor", "lower", "upper")),
+        "demographic_parity_difference",
+    ]
+    assert "2,000 rows, 1 column," in lines[1]
 
 
 def test_the_account_is_shown_with_every_part() -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tidegauge import figures, summary
 from tidegauge.figures import number, short
-from tidegauge.summary import Check, Drift, FloatArray, Own, Score
+from tidegauge.summary import Check, Drift, FloatArray, Gap, Own, Score
 from tidegauge.values import Account, Distribution
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Reading:
     checks: list[Check]
     scores: list[Score]
     own: list[Own]
+    fairness: Mapping[str, list[Gap]]
     pairs: Mapping[str, Distribution]
     plots: list[dict[str, Any]] = field(default_factory=list)
 
@@ -62,8 +63,14 @@ class Reading:
             checks=summary.integrity(table),
             scores=summary.performance(table),
             own=summary.own(table),
+            fairness=summary.fairness(table),
             pairs={pair.column: pair for pair in report.distributions},
         )
+
+    @property
+    def n_columns(self) -> int:
+        """Columns with values; attributes and groups of people are none."""
+        return len({*summary.names(self.table, "column")} - {*self.fairness})
 
     @property
     def averaged(self) -> bool:
@@ -95,6 +102,7 @@ def page(report: Report) -> str:
         ("integrity", "Integrity", _integrity),
         ("missing", "Missing values", _missing),
         ("performance", "Performance", _performance),
+        ("fairness", "Fairness", _fairness),
         ("own", "Own metrics", _own),
         ("over-time", "Drift over time", _drift_over_time),
         ("segments", "Segments", _segments),
@@ -145,7 +153,7 @@ def _header(reading: Reading) -> str:
     tiles = [
         ("rows", _amount(reading.rows.sum())),
         ("windows", f"{len(reading.windows):,}" if reading.timed else ""),
-        ("columns", f"{len(summary.names(table, 'column')):,}"),
+        ("columns", f"{reading.n_columns:,}"),
         ("segments", _several(name for name in summary.names(table, "segment") if name != "all")),
         ("versions", _several(summary.names(table, "version"))),
         ("labels arrived", percent(reading.scores[0].share) if reading.scores else ""),
@@ -460,6 +468,47 @@ def _score_table(scores: Sequence[Score]) -> str:
             + f'<td class="n q">{score.n:,}</td><td class="n q">{percent(score.share)}</td></tr>'
         )
     return _table(heads, rows)
+
+
+def _fairness(reading: Reading) -> str:
+    """Two tables: of the attributes, with a column each, and of their groups, with a row each."""
+    if not reading.fairness:
+        return ""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name, gaps in reading.fairness.items():
+        if not all(np.isnan(gap.value) for gap in gaps):
+            alike.setdefault(tuple(gap.metric for gap in gaps), []).append(name)
+    mean = " Values are means over the windows, weighted by rows." if reading.averaged else ""
+    tables = []
+    for metrics, names in alike.items():
+        shown = names[:SEGMENTS]
+        cells = [[_gap(gap) for gap in reading.fairness[name]] for name in shown]
+        rows, heads = [_name(name) for name in shown], [escape(_words(m)) for m in metrics]
+        if len(heads) > len(rows):
+            rows, heads = heads, rows
+            cells = [list(column) for column in zip(*cells, strict=True)]
+        tables.append(
+            _table(
+                ["<th></th>", *(f'<th class="n">{head}</th>' for head in heads)],
+                [
+                    f"<tr><td>{row}</td>{''.join(line)}</tr>"
+                    for row, line in zip(rows, cells, strict=True)
+                ],
+            )
+            + _more(len(names) - SEGMENTS, "groups")
+        )
+    return (
+        '<p class="note">Protected attributes, then their groups against the rest of the people. '
+        "Below a value its interval, for all pairs or groups at once, and the gap that chance "
+        f"alone would give to groups of these sizes.{mean}</p>{''.join(tables)}"
+    )
+
+
+def _gap(gap: Gap) -> str:
+    known = "" if np.isnan(gap.lower) else f"[{number(gap.lower)}, {number(gap.upper)}]"
+    chance = "" if np.isnan(gap.floor) else f"chance {number(gap.floor)}"
+    below = "".join(f"<small>{each}</small>" for each in (known, chance) if each)
+    return f'<td class="n">{number(gap.value)}{below}</td>'
 
 
 def _own(reading: Reading) -> str:

@@ -153,6 +153,17 @@ class Own:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """One fairness metric of a protected attribute, or of one group, over the whole time."""
+
+    metric: str
+    value: float
+    lower: float
+    upper: float
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """The column that moved most in one segment, and how good the predictions were there."""
 
@@ -431,6 +442,25 @@ def own(table: pa.Table) -> list[Own]:
             for i, column in enumerate(found.names)
         ]
     return values
+
+
+def fairness(table: pa.Table) -> dict[str, list[Gap]]:
+    """Fairness metrics by protected attribute and by group, in the order of the table."""
+    whole = select(table, segment=ALL)
+    gaps: dict[str, list[Gap]] = {}
+    for metric in names(whole, "metric"):
+        known = registered(metric)
+        if known is None or not known.of_groups:
+            continue
+        found = grid(in_total(select(whole, metric=metric)), by="column")
+        single = len(found.starts) == 1
+        ends = (found.lower, found.upper) if single else (np.full_like(found.value, np.nan),) * 2
+        over = [found.over_time(each) for each in (found.value, *ends, found.floor)]
+        if np.isnan(over[0]).all():
+            continue  # one that waits for labels, say
+        for i, column in enumerate(found.names):
+            gaps.setdefault(str(column), []).append(Gap(metric, *(float(x[i]) for x in over)))
+    return gaps
 
 
 def segments(table: pa.Table, *, headline: str | None = None) -> list[Segment]:

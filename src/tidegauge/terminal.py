@@ -26,7 +26,7 @@ def lines(reading: page.Reading) -> Iterator[str]:
     sizes = [
         page.count(reading.rows.sum(), "row"),
         page.count(len(reading.windows), "window") if reading.timed else "",
-        page.count(len(summary.names(reading.table, "column")), "column"),
+        page.count(reading.n_columns, "column"),
         page.count(len(segments), "segment") if segments else "",
         page.period(reading.windows),
     ]
@@ -37,6 +37,7 @@ def lines(reading: page.Reading) -> Iterator[str]:
     yield from _drift_lines(reading)
     yield from _check_lines(reading)
     yield from _score_lines(reading)
+    yield from _gap_lines(reading)
     yield from _own_lines(reading)
 
 
@@ -79,6 +80,18 @@ def _score_lines(reading: page.Reading) -> Iterator[str]:
         values = [number(score.value), number(score.reference), page.percent(score.share)]
         yield _row(score.metric, values, bracket, 10)
     yield from _more(len(reading.scores), "metrics")
+
+
+def _gap_lines(reading: page.Reading) -> Iterator[str]:
+    gaps = [(name, gap) for name, gaps in reading.fairness.items() for gap in gaps]
+    gaps = [(name, gap) for name, gap in gaps if not np.isnan(gap.value)]
+    if not gaps:
+        return
+    yield ""
+    yield _row("fairness", ["value", "floor", "lower", "upper"], "metric", 9)
+    for name, gap in gaps[:SHOWN]:
+        yield _row(name, map(number, (gap.value, gap.floor, gap.lower, gap.upper)), gap.metric, 9)
+    yield from _more(len(gaps), "values")
 
 
 def _own_lines(reading: page.Reading) -> Iterator[str]:
