@@ -1038,3 +1038,22 @@ def place(vector, center, centroids, directions):
         along = sum(x * d for x, d in zip(moved, direction, strict=True))
         on_plane = [x + along * d for x, d in zip(on_plane, direction, strict=True)]
     return nearest, distances[nearest], math.dist(moved, on_plane), math.hypot(*vector)
+
+
+def lord_levels(p_values, rate: float) -> list[float]:
+    """LORD++: level of each test in turn, from all discoveries before it."""
+
+    def share(j: int) -> float:
+        return 0.07720838 * math.log(max(j, 2)) / (j * math.exp(math.sqrt(math.log(j))))
+
+    levels: list[float] = []
+    found: list[int] = []
+    for t, p in enumerate(p_values, 1):
+        level = rate / 2 * share(t)
+        if found:
+            level += rate / 2 * share(t - found[0])
+            level += rate * sum(share(t - earlier) for earlier in found[1:])
+        levels.append(level)
+        if p <= level:
+            found.append(t)
+    return levels

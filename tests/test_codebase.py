@@ -49,6 +49,8 @@ EXTRAS = {
     "grpc",
     "lmdb",
     "sqlalchemy",
+    "psycopg",
+    "apprise",
 }
 # What a server is made of; its modules load with them, the client's do not.
 SERVER = {

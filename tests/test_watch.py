@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from tidegauge.alerts.watch import (
     judge,
 )
 
+HOUR = 3_600_000_000
 START = np.datetime64("2024-05-01", "us")
 
 
@@ -30,7 +33,7 @@ def series(values, *, metric="psi", n=1000, floor=0.01) -> Series:
     values = np.atleast_2d(np.asarray(values, dtype=float))
     names = tuple(Name("m", "", "all", f"c{k}", metric) for k in range(len(values)))
     full = [np.broadcast_to(each, values.shape) for each in (n, 10_000, floor, np.nan, np.nan)]
-    return Series(names, np.arange(values.shape[1]) * 3_600_000_000, values, *full)
+    return Series(names, np.arange(values.shape[1]) * HOUR, values, *full, width=HOUR)
 
 
 def states(check: Check, severities, *, extreme=False) -> list[str]:
@@ -112,6 +115,9 @@ def test_a_budget_keeps_a_thousand_quiet_features_quiet() -> None:
         ({"metric": "psi", "confirm": (3, 2)}, "1 <= N <= M"),
         ({"metric": "psi", "rule": "constant", "budget": 1.0}, "not about chance"),
         ({"metric": "psi", "hysteresis": 0.0}, "hysteresis"),
+        ({"metric": "psi", "procedure": "holm"}, "'bh' or 'lord'"),
+        ({"metric": "psi", "effect": 0.0}, "greater than 0"),
+        ({"metric": "psi", "delay": "soon"}, "delay is a whole number and a unit"),
     ],
 )
 def test_a_wrong_check_is_answered_with_what_is_allowed(wrong, said) -> None:
@@ -189,12 +195,112 @@ def test_windows_that_are_rolled_up_are_not_judged_again() -> None:
     assert any(row["after"] == "firing" for row in found[0])
 
 
+def test_an_effect_too_small_for_the_rows_is_not_called_well() -> None:
+    now = series([[0.01, 0.01]], n=np.array([[50_000, 60]]), floor=np.array([[0.001, 0.15]]))
+    check = Check(metric="psi", rule="effect_size", effect=0.05)
+    assert judge(check, now, now).severity.tolist() == [[OK, TOO_FEW]]
+    blunt = replace(check, effect=0.5)
+    assert judge(blunt, now, now).severity.tolist() == [[OK, OK]]
+    random = np.random.default_rng(0)
+    seen = series(0.9 + 0.02 * random.normal(size=(1, 60)), metric="accuracy")
+    noisy = replace(series([[0.9, 0.9]], metric="accuracy"), error=np.array([[0.001, 0.2]]))
+    fine = Check(metric="accuracy", rule="reference_windows", effect=0.1)
+    assert judge(fine, noisy, seen).severity.tolist() == [[OK, TOO_FEW]]
+    # No number of rows would show so little beside how far windows stray: not for want of rows.
+    assert judge(replace(fine, effect=0.001), noisy, seen).severity.tolist() == [[OK, OK]]
+
+
+def test_a_stream_of_tests_is_one_however_it_is_cut_and_restarted() -> None:
+    random = np.random.default_rng(3)
+    seen, now = random.normal(size=(40, 60)), random.normal(size=(40, 30))
+    now[:4, 10:] += 7
+    usual, whole = series(seen, metric="mae"), series(now, metric="mae")
+    check = Check(
+        metric="mae", rule="reference_windows", critical=None, budget=1.0, procedure="lord"
+    )
+    one = Watch([check])
+    expected = one.carry(check, whole, usual).to_pylist()
+    fired = {row["column"] for row in expected if row["after"] == "firing"}
+    assert fired > {"c0", "c1", "c2"}
+    assert len(fired) <= 5  # of the discoveries one in twenty may be false
+    watch, found = Watch([check]), []
+    for end in (3, 11, 12, 20, 30):
+        state = json.loads(json.dumps(watch.state()))
+        watch = Watch([check])
+        watch.restore(state)
+        found += watch.carry(check, series(now[:, :end], metric="mae"), usual).to_pylist()
+    assert found == expected
+    assert watch.open == one.open
+    frugal = judge(check, whole, usual).severity
+    assert (frugal[:4, 10:] == WARNING).mean() > 0.9
+    assert (frugal[4:] == WARNING).sum() <= 2
+
+
+def test_a_watch_goes_on_where_it_stood() -> None:
+    checks = [Check(metric="psi"), Check(metric="row_count", rule="reference_windows")]
+    parts = [traffic(slice(100, 105)), traffic(slice(105, 108), 2.0), traffic(slice(108, 111))]
+    late = traffic(slice(102, 103), shift=8.0)
+    whole, broken = watched(), watched()
+    lasting, restarted = Watch(checks), Watch(checks)
+    for part in (*parts, late, traffic(slice(111, 118))):
+        whole.log(part)
+        broken.log(part)
+        expected = lasting.update(whole)
+        state = json.loads(json.dumps(restarted.state()))
+        restarted = Watch(checks)
+        restarted.restore(state)
+        assert restarted.update(broken).equals(expected)
+        assert restarted.open == lasting.open
+    with pytest.raises(tg.DataError, match="format 2"):
+        restarted.restore({**state, "format": 2})
+
+
+def test_an_alert_of_which_nothing_is_heard_is_over_after_a_week() -> None:
+    check = Check(metric="psi", confirm=(1, 1))
+    standing = advance(check, Standing(), Step(0, WARNING, extreme=False, clean=False))
+    later = Step(100 * HOUR, NO_DATA, extreme=False, clean=False)
+    assert advance(check, standing, later).state == "firing"
+    assert advance(check, standing, later._replace(start=168 * HOUR)).state == "no data"
+
+
+def test_the_alert_of_a_series_that_is_kept_no_longer_ends() -> None:
+    check = Check(metric="psi", rule="constant", warning=0.2, critical=None, confirm=(1, 1))
+    watch = Watch([check])
+    both = series([[0.1, 0.5], [0.1, 0.1]])
+    watch.carry(check, both, both)
+    assert len(watch.open) == 1
+    rest = replace(both.at([1]), starts=both.starts + HOUR)
+    ended = watch.carry(check, rest, rest).to_pylist()
+    assert [(row["column"], row["before"], row["after"]) for row in ended] == [
+        ("c0", "firing", "no data")
+    ]
+    assert watch.open == []
+
+
+def test_a_series_begins_with_its_first_value() -> None:
+    check = Check(metric="psi", rule="constant", warning=0.2, critical=None)
+    now = series([[np.nan, np.nan, 0.1, np.nan]], n=np.array([[0, 0, 500, 0]]))
+    found = Watch([check]).carry(check, now, now).to_pylist()
+    assert [(row["before"], row["after"]) for row in found] == [("ok", "no data")]
+    assert found[0]["window_start"] == datetime.fromtimestamp(3 * 3600, UTC)
+
+
+def test_one_metric_may_be_watched_on_both_sides_apart() -> None:
+    both = [
+        Check(metric="row_count", rule="change", warning=0.5, critical=None, direction=side)
+        for side in ("higher", "lower")
+    ]
+    Watch(both)
+    with pytest.raises(ValueError, match="direction of its own"):
+        Watch([both[0], both[0]])
+
+
 def test_a_delay_waits_for_the_labels() -> None:
     monitor = watched()
     monitor.log(traffic(slice(100, 102), shift=3.0))
     monitor.log(traffic(slice(102, 104), shift=3.0))
-    assert Watch([Check(metric="psi")], delay="1d").update(monitor).num_rows == 0
-    assert Watch([Check(metric="psi")], delay="1h").update(monitor).num_rows == 1
+    assert Watch([Check(metric="psi", delay="1d")]).update(monitor).num_rows == 0
+    assert Watch([Check(metric="psi", delay="1h")]).update(monitor).num_rows == 1
 
 
 def test_a_backtest_says_what_would_have_fired_and_which_level_would_not() -> None:

@@ -74,6 +74,7 @@ that move. `q_value` is the smallest rate of false discoveries at which the slic
 
 TRANSITIONS: pa.Schema = pa.schema(
     [
+        ("fingerprint", pa.string()),
         ("check", pa.string()),
         ("model", pa.string()),
         ("version", pa.string()),
@@ -81,6 +82,7 @@ TRANSITIONS: pa.Schema = pa.schema(
         ("column", pa.string()),
         ("metric", pa.string()),
         ("window_start", _INSTANT),
+        ("window_end", _INSTANT),
         ("before", pa.string()),
         ("after", pa.string()),
         ("severity", pa.string()),
@@ -88,9 +90,14 @@ TRANSITIONS: pa.Schema = pa.schema(
         ("low", pa.float64()),
         ("high", pa.float64()),
         ("n", pa.int64()),
+        ("late", pa.bool_()),
     ]
 )
-"""One row a change of state; `before` equals `after` where late data changed a verdict."""
+"""One row a change of state of an alert, and with `late` one a verdict that late data changed.
+
+A fingerprint is one check of one series. A late row says what the verdict would be now; it changes
+no state, and the first verdict stays in the history.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidegauge.alerts.backtest import Backtest, backtest, suggest_level
+from tidegauge.alerts.incidents import Incidents, Message, Mute
 from tidegauge.alerts.rules import Limits, rule
 from tidegauge.alerts.series import Series
 from tidegauge.alerts.watch import Check, Watch
@@ -10,7 +11,10 @@ from tidegauge.alerts.watch import Check, Watch
 __all__ = [
     "Backtest",
     "Check",
+    "Incidents",
     "Limits",
+    "Message",
+    "Mute",
     "Series",
     "Watch",
     "backtest",

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from tidegauge.alerts import rules
 from tidegauge.alerts.series import Series
-from tidegauge.alerts.watch import Check, Watch
+from tidegauge.alerts.watch import ALERTING, Check, Watch
 from tidegauge.monitor import Monitor
 from tidegauge.window import WEEK
 
@@ -39,16 +39,13 @@ class Backtest:
     def alerts(self) -> int:
         """Alerts that would have fired."""
         before, after = self.transitions["before"], self.transitions["after"]
-        began = pc.and_(pc.equal(after, "firing"), pc.invert(pc.is_in(before, pa.array(_ALERTING))))
+        began = pc.and_(pc.equal(after, "firing"), pc.invert(pc.is_in(before, pa.array(ALERTING))))
         return int(pc.sum(began).as_py() or 0)
 
     @property
     def alerts_per_week(self) -> float:
         """Alerts a week over all series; NaN where the windows cover no time."""
         return self.alerts / self.weeks if self.weeks else float("nan")
-
-
-_ALERTING = ["firing", "recovering"]
 
 
 def backtest(check: Check, monitor: Monitor) -> Backtest:
@@ -107,6 +104,5 @@ def _recorded(check: Check, monitor: Monitor) -> tuple[Series, Series]:
 def _run(check: Check, series: Series, baseline: Series) -> Backtest:
     transitions = Watch([check]).carry(check, series, baseline)
     starts = series.starts
-    width = np.median(np.diff(starts)) if len(starts) > 1 else 0
-    covered = (starts[-1] - starts[0] + width) / WEEK if len(starts) > 1 else 0.0
+    covered = (starts[-1] - starts[0] + series.width) / WEEK if len(starts) > 1 else 0.0
     return Backtest(transitions, len(series.names), float(covered))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +41,7 @@ class Series:
     floor: FloatArray  # [K, T]
     error: FloatArray  # [K, T]
     usual: FloatArray  # [K, T]: value in the reference
+    width: int = 0  # of a window, microseconds; 0 where there is one window over everything
 
     @classmethod
     def from_table(cls, table: pa.Table, *, like: Series | None = None) -> Series:
@@ -50,21 +51,9 @@ class Series:
         are not kept as finely as was asked are left out.
         """
         table = table.filter(pc.not_equal(table["status"].cast(pa.string()), "not kept"))
-        keys = ["model", "version", "segment", "column", "metric"]
-        columns = [table[key].cast(pa.string()).to_pylist() for key in keys]
-        found = [Name(*parts) for parts in zip(*columns, strict=True)]
-        if like is not None:
-            found = [name._replace(model="", version="") for name in found]
-        distinct = list(dict.fromkeys(found))
-        place = {name: k for k, name in enumerate(distinct)}
-        rows = np.array([place[name] for name in found], dtype=np.int64)
-        opened = table["window_start"]
-        instants = (
-            np.zeros(len(rows), dtype=np.int64)
-            if opened.null_count
-            else opened.cast(pa.int64()).to_numpy()
-        )
-        starts, windows = np.unique(instants, return_inverse=True)
+        distinct, rows = _names(table, Name._fields if like is None else Name._fields[2:])
+        opened, closed = _instants(table["window_start"]), _instants(table["window_end"])
+        starts, windows = np.unique(opened, return_inverse=True)
 
         def spread(values: npt.NDArray[np.float64], empty: float = np.nan) -> FloatArray:
             arranged = np.full((len(distinct), len(starts)), empty)
@@ -83,25 +72,26 @@ class Series:
             floor=spread(numbers("noise_floor")),
             error=spread((numbers("upper") - numbers("lower")) / (2 * Z)),
             usual=spread(numbers("reference_value")),
+            width=int(np.median(closed - opened)) if len(rows) else 0,
         )
         return series if like is None else series.named(like.names)
 
     def at(self, places: list[int]) -> Series:
         """Some of the series."""
-        taken = {field: getattr(self, field)[places] for field in _EMPTY}
-        return Series(tuple(self.names[place] for place in places), self.starts, **taken)
+        taken: dict[str, Any] = {field: getattr(self, field)[places] for field in _EMPTY}
+        return replace(self, names=tuple(self.names[place] for place in places), **taken)
 
     def named(self, names: tuple[Name, ...]) -> Series:
         """Arrange the series by other names, whatever their model and version."""
         place = {name: k for k, name in enumerate(self.names)}
         chosen = [place.get(name._replace(model="", version=""), -1) for name in names]
-        index = np.array(chosen, dtype=np.int64)
-        absent = (index < 0)[:, None]
-        taken = {
-            field: np.where(absent, empty, getattr(self, field)[index])
+        row = (1, len(self.starts))
+        taken: dict[str, Any] = {
+            # An absent series is the last row, which is empty.
+            field: np.concatenate([getattr(self, field), np.full(row, empty)])[chosen]
             for field, empty in _EMPTY.items()
         }
-        return Series(names, self.starts, **taken)
+        return replace(self, names=names, **taken)
 
 
 _EMPTY: dict[str, Any] = {
@@ -112,3 +102,26 @@ _EMPTY: dict[str, Any] = {
     "error": np.nan,
     "usual": np.nan,
 }
+
+
+def _names(table: pa.Table, keys: tuple[str, ...]) -> tuple[list[Name], IntArray]:
+    """Names of the series in the order in which they are met, and which one each row is of."""
+    rows = np.zeros(table.num_rows, dtype=np.int64)
+    first = np.empty(0, dtype=np.int64)
+    words = [table[key].cast(pa.string()).combine_chunks().dictionary_encode() for key in keys]
+    for word in words:
+        code = word.indices.fill_null(len(word.dictionary)).to_numpy(zero_copy_only=False)
+        # Numbered anew at every step, so that the product cannot overflow.
+        rows = rows * (len(word.dictionary) + 1) + code
+        _, first, rows = np.unique(rows, return_index=True, return_inverse=True)
+    met = np.argsort(first)
+    place = np.empty(len(met), dtype=np.int64)
+    place[met] = np.arange(len(met))
+    parts = [word.take(pa.array(first[met])).to_pylist() for word in words]
+    given = [dict(zip(keys, each, strict=True)) for each in zip(*parts, strict=True)]
+    return [Name(**{"model": "", "version": ""} | each) for each in given], place[rows]
+
+
+def _instants(column: pa.ChunkedArray) -> IntArray:
+    """Microseconds; 0 where there is no time."""
+    return np.asarray(column.cast(pa.int64()).fill_null(0).to_numpy(), dtype=np.int64)

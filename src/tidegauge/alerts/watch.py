@@ -3,21 +3,29 @@
 A `Check` says which metric is watched and by which rule; a `Watch` judges each window once it has
 closed and carries every series through ok, pending, firing and recovering. A single exceedance is
 no alert unless it is extreme; a value has to come well back before an alert ends; windows without
-data or with too few rows are states of their own and never values.
+data or with too few rows are states of their own and never values. A watch is saved and goes on
+where it stood.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tidegauge import metrics as registry
+from tidegauge._core import DataError
 from tidegauge.alerts import rules
+from tidegauge.alerts.lord import Lord
 from tidegauge.alerts.rules import Limits
 from tidegauge.alerts.series import FloatArray, IntArray, Name, Series
 from tidegauge.metrics.significance import q_values
@@ -38,6 +46,13 @@ SEVERITIES = {
     TOO_FEW: "too few rows",
 }
 EXTREME = 0.1  # of the chance at a level: so improbable that one window is enough
+FALSE_SHARE = 0.05  # of discoveries, at most, whatever the budget
+SILENT = WEEK  # without data, after which an alert is over
+NEVER = -(1 << 62)  # before all time
+ALERTING = ("firing", "recovering")
+FORMAT = 1  # of a watch's state
+
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +75,11 @@ class Check:
         Side on which a value is bad news; what the metric declares unless given.
     minimum
         Rows that a window needs to be judged.
+    effect
+        The smallest deviation from the usual value that is worth an alert. A window in which not
+        even that would lie beyond the limits has too few rows, if more rows would change it.
+    delay
+        How long after its end a window is judged, such as "2h", so that labels can arrive.
     confirm
         (N, M): an alert fires when N of the last M windows lie beyond the limits.
     clear
@@ -69,7 +89,11 @@ class Check:
         Share of the limit that a value must come back to, 0 to 1.
     budget
         False alerts a week that are put up with, over all series of the check: what is beyond its
-        limits in one window counts only as far as Benjamini and Hochberg's procedure lets it.
+        limits in one window counts only as far as the procedure lets it.
+    procedure
+        "bh" tests the series of each window together (Benjamini and Hochberg), at the window's
+        share of the budget; "lord" all series and windows as one endless stream (LORD++), of whose
+        discoveries at most 5 % are false: stricter, and for series that say new things each window.
 
     >>> Check(metric="psi").side
     'higher'
@@ -84,10 +108,13 @@ class Check:
     segments: tuple[str, ...] | None = None
     direction: Literal["higher", "lower", "either"] | None = None
     minimum: int = 1
+    effect: float | None = None
+    delay: str | None = None
     confirm: tuple[int, int] = (2, 3)
     clear: int = 3
     hysteresis: float = 0.8
     budget: float | None = None
+    procedure: Literal["bh", "lord"] = "bh"
 
     def __post_init__(self) -> None:
         registry.get(self.metric)
@@ -105,6 +132,12 @@ class Check:
                 f"rule {self.rule!r} is not about chance, so false alerts cannot be budgeted; "
                 f"those that are: {', '.join(n for n in rules.names() if rules.get(n).chance)}"
             )
+        if self.procedure not in ("bh", "lord"):
+            raise ValueError(f"procedure is 'bh' or 'lord', got {self.procedure!r}")
+        if self.effect is not None and not self.effect > 0:
+            raise ValueError(f"effect is a deviation greater than 0, got {self.effect}")
+        if self.delay is not None:
+            parse_duration(self.delay, role="delay")
         hits, of = self.confirm
         if not 1 <= hits <= of:
             raise ValueError(f"confirm is (N, M) with 1 <= N <= M, got {self.confirm}")
@@ -120,8 +153,11 @@ class Check:
 
         >>> Check(metric="psi").name
         'psi by drift_null'
+        >>> Check(metric="missing_rate", rule="seasonal", direction="lower").name
+        'missing_rate by seasonal, lower'
         """
-        return f"{self.metric} by {self.rule}"
+        side = "" if self.direction is None else f", {self.direction}"
+        return f"{self.metric} by {self.rule}{side}"
 
     @property
     def side(self) -> Literal["higher", "lower", "either"]:
@@ -142,40 +178,79 @@ class Verdicts:
     """What was found of K series in T windows, and the limits of the lowest severity."""
 
     severity: npt.NDArray[np.int8]  # [K, T]: OK, WARNING, CRITICAL, NO_DATA, TOO_FEW
-    extreme: npt.NDArray[np.bool_]  # [K, T]: one window is enough
-    clean: npt.NDArray[np.bool_]  # [K, T]: well within the limits
+    extreme: BoolArray  # [K, T]: one window is enough
+    clean: BoolArray  # [K, T]: well within the limits
     low: FloatArray
     high: FloatArray
 
 
-def judge(check: Check, series: Series, baseline: Series) -> Verdicts:
-    """Judge every window of every series by one check."""
+Procedure = Callable[[FloatArray], BoolArray]  # chances [K, T] -> which of them may count
+
+
+def judge(
+    check: Check, series: Series, baseline: Series, procedure: Procedure | None = None
+) -> Verdicts:
+    """Judge every window of every series by one check.
+
+    Where the check has a budget, `procedure` says which chances may count; unless given, the one
+    that the check names, begun with the first window.
+    """
     rule = rules.get(check.rule)
     sides = 2 if check.side == "either" and rule.chance else 1
-    found = [
-        (code, level / sides, rule.function(series, baseline, level / sides, **check.options))
+    levels = [
+        (code, level / sides)
         for code, level in ((WARNING, check.warning), (CRITICAL, check.critical))
         if level is not None
     ]
-    _, level, widest = found[0]
+
+    def limits_at(level: float, of: Series) -> Limits:
+        return rule.function(of, baseline, level, **check.options)
+
+    found = [(code, limits_at(level, series)) for code, level in levels]
+    lowest, widest = levels[0][1], found[0][1]
     low, high = _sided(check.side, widest)
     p = _least_chance(check.side, widest)
     counts = np.ones(series.values.shape, dtype=bool)
     if check.budget is not None:
-        counts = _within_budget(check.budget, series.starts, sides * p)
+        counts = (procedure or begin(check, series.width))(sides * p)
     severity = np.zeros(series.values.shape, dtype=np.int8)
-    for code, _, limits in found:
+    for code, limits in found:
         lower, upper = _sided(check.side, limits)
         severity[counts & ((series.values < lower) | (series.values > upper))] = code
-    extreme = (severity > OK) & (p < EXTREME * level)
+    extreme = (severity > OK) & (p < EXTREME * lowest)
     middle = np.nan_to_num((widest.low + widest.high) / 2)
     clean = (severity == OK) & ~(
         (series.values > middle + check.hysteresis * (high - middle))
         | (series.values < middle + check.hysteresis * (low - middle))
     )
+    if check.effect is not None:
+        large = _of_any_size(series)
+        seen_by_more = _within_reach(check, large, limits_at(lowest, large))
+        severity[seen_by_more & ~_within_reach(check, series, widest)] = TOO_FEW
     severity[series.n < check.minimum] = TOO_FEW
     severity[(series.n == 0) | ~np.isfinite(series.values)] = NO_DATA
     return Verdicts(severity, extreme, clean & (severity == OK), low, high)
+
+
+def _of_any_size(series: Series) -> Series:
+    """The same series in windows of so many rows that their own number no longer matters."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        left = (1 / series.n_reference) / (1 / series.n + 1 / series.n_reference)
+    return replace(
+        series,
+        n=np.full(series.n.shape, np.iinfo(np.int64).max),
+        floor=series.floor * left,
+        error=series.error * 0,
+    )
+
+
+def _within_reach(check: Check, series: Series, limits: Limits) -> BoolArray:
+    """Whether the effect would lie beyond the limits, on a side that is bad news: [K, T]."""
+    assert check.effect is not None
+    low, high = _sided(check.side, limits)
+    usual = np.where(np.isfinite(limits.low), (limits.low + limits.high) / 2, series.floor)
+    reached: BoolArray = (usual + check.effect > high) | (usual - check.effect < low)
+    return reached
 
 
 def _sided(side: str, limits: Limits) -> tuple[FloatArray, FloatArray]:
@@ -194,14 +269,21 @@ def _least_chance(side: str, limits: Limits) -> FloatArray:
     return limits.p_high if side == "higher" else limits.p_low
 
 
-def _within_budget(budget: float, starts: IntArray, p: FloatArray) -> npt.NDArray[np.bool_]:
-    """Which of the series may count in each window, Benjamini and Hochberg: [K, T].
+def begin(check: Check, width: int) -> Procedure:
+    """Start a check's procedure, for windows of some width."""
+    assert check.budget is not None
+    if check.procedure == "lord":
+        lord = stream(check)
+        return lambda p: p <= np.stack([lord.test(each) for each in p.T], axis=1)
+    # Of the windows in a week, each may spend its share of the false alerts.
+    rate = min(FALSE_SHARE, check.budget * (width or WEEK) / WEEK)
+    return lambda p: rate >= q_values(p.T).T
 
-    Of the windows in a week, each may spend its share of the false alerts, a rate of 0.05 at most.
-    """
-    width = int(np.median(np.diff(starts))) if len(starts) > 1 else WEEK
-    rate = min(0.05, budget * width / WEEK)
-    return np.asarray(rate >= q_values(p.T).T)
+
+def stream(check: Check) -> Lord:
+    """Begin a check's stream of tests; of nothing but noise, hardly any would ever be found."""
+    assert check.budget is not None
+    return Lord(rate=min(FALSE_SHARE, check.budget))
 
 
 # States.
@@ -216,6 +298,7 @@ class Standing:
     since: int = 0  # start of the window in which the state began, microseconds
     recent: tuple[bool, ...] = ()  # whether the last windows were beyond the limits
     clean: int = 0  # clean windows in a row
+    heard: int = 0  # start of the last window with data
 
 
 class Step(NamedTuple):
@@ -235,10 +318,11 @@ def advance(check: Check, standing: Standing, step: Step) -> Standing:
     >>> one.state, advance(check, one, Step(1, WARNING, extreme=False, clean=False)).state
     ('pending', 'firing')
     """
-    alerting = standing.state in ("firing", "recovering")
-    if step.severity < OK:  # nothing was learnt: what fires goes on firing
+    alerting = standing.state in ALERTING
+    if step.severity < OK:  # nothing was learnt: what fires goes on firing, for a while
         state: State = "no data" if step.severity == NO_DATA else "too few rows"
-        return standing if alerting else _moved(standing, state, OK, step.start)
+        waits = alerting and step.start - standing.heard < SILENT
+        return standing if waits else _moved(standing, state, OK, step.start)
     hits, of = check.confirm
     recent = (*standing.recent, step.severity > OK)[-of:]
     clean = standing.clean + 1 if step.clean else 0
@@ -252,17 +336,85 @@ def advance(check: Check, standing: Standing, step: Step) -> Standing:
         after = _moved(standing, "recovering", standing.severity, step.start)
     else:
         after = _moved(standing, "pending" if any(recent) else "ok", OK, step.start)
-    after.recent, after.clean = recent, clean
+    after.recent, after.clean, after.heard = recent, clean, step.start
     return after
 
 
 def _moved(standing: Standing, state: State, severity: int, start: int) -> Standing:
     same = (state, severity) == (standing.state, standing.severity)
     since = standing.since if same else start
-    return Standing(state, severity, since, standing.recent, standing.clean)
+    return Standing(state, severity, since, standing.recent, standing.clean, standing.heard)
 
 
-Fingerprint = tuple[str, Name]
+def fingerprint(check: str, name: Name) -> str:
+    """Identity of an alert: of one check of one series there is never more than one.
+
+    >>> fingerprint("psi by drift_null", Name("flights", "v2", "all", "distance", "psi"))
+    'f91fc813bd0578c2'
+    """
+    return hashlib.sha256(json.dumps([check, *name]).encode()).hexdigest()[:16]
+
+
+@dataclass
+class Judged:
+    """How far a check has got, and what it found, so that what late data change is seen."""
+
+    names: tuple[Name, ...] = ()
+    starts: IntArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    severity: npt.NDArray[np.int8] = field(default_factory=lambda: np.empty((0, 0), dtype=np.int8))
+    levels: FloatArray | None = None  # of LORD++, [K, T]
+    met: set[Name] = field(default_factory=set)  # series that have had a value
+    through: int | None = None  # start of the last window judged
+    lord: Lord | None = None
+
+    def arranged(self, series: Series) -> tuple[npt.NDArray[np.int8], FloatArray]:
+        """Severities and levels by the names and windows of a series; no data where there is none.
+
+        Windows that are no longer kept fall out.
+        """
+        shape = series.values.shape
+        severity, levels = np.full(shape, NO_DATA, dtype=np.int8), np.full(shape, np.nan)
+        place = {name: k for k, name in enumerate(self.names)}
+        rows = np.array([place.get(name, -1) for name in series.names], dtype=np.int64)
+        _, there, here = np.intersect1d(self.starts, series.starts, return_indices=True)
+        known = np.flatnonzero(rows >= 0)
+        severity[np.ix_(known, here)] = self.severity[np.ix_(rows[known], there)]
+        if self.levels is not None:
+            levels[np.ix_(known, here)] = self.levels[np.ix_(rows[known], there)]
+        return severity, levels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "names": [list(name) for name in self.names],
+            "starts": _packed(self.starts),
+            "severity": _packed(self.severity),
+            "levels": None if self.levels is None else _packed(self.levels),
+            "met": sorted(k for k, name in enumerate(self.names) if name in self.met),
+            "through": self.through,
+            "lord": self.lord and self.lord.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Judged:
+        """Read such a document."""
+        names = tuple(Name(*name) for name in stored["names"])
+        return cls(
+            names=names,
+            starts=_unpacked(stored["starts"]),
+            severity=_unpacked(stored["severity"]),
+            levels=None if stored["levels"] is None else _unpacked(stored["levels"]),
+            met={names[k] for k in stored["met"]},
+            through=stored["through"],
+            lord=Lord(**stored["lord"]) if stored["lord"] else None,
+        )
+
+
+class Found(NamedTuple):
+    """What one check found: the changes of state, and the values they were found in."""
+
+    changes: pa.Table  # as `values.TRANSITIONS`
+    values: pa.Table  # as `values.METRIC_TABLE`: windows judged now, or whose verdict changed
 
 
 @dataclass
@@ -276,8 +428,6 @@ class Watch:
     ----------
     checks
         What is watched.
-    delay
-        How long after its end a window is judged, such as "2h", so that labels can arrive.
 
     >>> watch = Watch([Check(metric="psi")])
     >>> watch.open
@@ -285,27 +435,25 @@ class Watch:
     """
 
     checks: Sequence[Check]
-    delay: str | None = None
 
     def __post_init__(self) -> None:
         named = [check.name for check in self.checks]
         if len(set(named)) < len(named):
-            raise ValueError(f"each check has a metric and rule of its own, got {named}")
-        self._delay = 0 if self.delay is None else parse_duration(self.delay, role="delay")
-        self._standing: dict[Fingerprint, Standing] = {}
-        self._noted: dict[Fingerprint, dict[int, int]] = {}  # severity by window, as last found
+            raise ValueError(f"each check has a metric, rule and direction of its own, got {named}")
+        self._standing: dict[tuple[str, Name], Standing] = {}  # of series that are not plainly ok
+        self._judged = {check.name: Judged() for check in self.checks}
         self._reference: Reference | None = None  # that the baselines are of
         self._baselines: dict[str, pa.Table] = {}
 
     @property
-    def open(self) -> list[tuple[Fingerprint, Standing]]:
+    def open(self) -> list[tuple[tuple[str, Name], Standing]]:
         """Alerts that fire or recover, one a series and check, the most severe first."""
-        alerting = [
-            (key, standing)
-            for key, standing in self._standing.items()
-            if standing.state in ("firing", "recovering")
-        ]
+        alerting = [each for each in self._standing.items() if each[1].state in ALERTING]
         return sorted(alerting, key=lambda each: (-each[1].severity, each[1].since))
+
+    def standing(self, check: str, name: Name) -> Standing:
+        """Where a series stands."""
+        return self._standing.get((check, name), Standing())
 
     def update(self, monitor: Monitor) -> pa.Table:
         """Judge the windows that have closed since the last call.
@@ -315,18 +463,28 @@ class Watch:
         pyarrow.Table
             The changes of state, as `TRANSITIONS`, in the order of their windows.
         """
+        return in_order([found.changes for found in self.steps(monitor)])
+
+    def steps(self, monitor: Monitor) -> Iterator[Found]:
+        """Judge the windows that have closed since the last call, check by check."""
         mark = monitor.watermark
         if mark is None:
-            return TRANSITIONS.empty_table()
+            return
         now = int(np.datetime64(mark.replace(tzinfo=None), "us").astype(np.int64))
-        found = []
         for check in self.checks:
             table = monitor.metrics(check.metric, window=monitor.window)
+            delay = 0 if check.delay is None else parse_duration(check.delay, role="delay")
             ends = table["window_end"].cast(pa.int64()).to_numpy()
-            series = Series.from_table(table.filter(pa.array(ends + self._delay <= now)))
+            table = table.filter(pa.array(ends + delay <= now))
+            series = Series.from_table(table)
+            series = series.at([k for k, each in enumerate(series.names) if check.watches(each)])
             baseline = Series.from_table(self._baseline(check, monitor), like=series)
-            found.append(self.carry(check, series, baseline))
-        return pa.concat_tables(found).sort_by("window_start")
+            through = self._judged[check.name].through
+            changes = self.carry(check, series, baseline)
+            late = changes.filter(changes["late"])["window_start"]
+            opened = table["window_start"]
+            new = pc.greater(opened.cast(pa.int64()), NEVER if through is None else through)
+            yield Found(changes, table.filter(pc.or_(new, pc.is_in(opened, late.combine_chunks()))))
 
     def _baseline(self, check: Check, monitor: Monitor) -> pa.Table:
         """Return the metric over the reference's own windows, worked out once."""
@@ -337,44 +495,158 @@ class Watch:
         return self._baselines[check.name]
 
     def carry(self, check: Check, series: Series, baseline: Series) -> pa.Table:
-        """Carry series over their windows by one check; the changes, as `TRANSITIONS`."""
-        changes = list(self._carry(check, series, judge(check, series, baseline)))
-        return pa.Table.from_pylist(changes, schema=TRANSITIONS).sort_by("window_start")
+        """Carry a check's series over their windows; the changes, as `TRANSITIONS`.
 
-    def _carry(self, check: Check, series: Series, verdicts: Verdicts) -> Iterator[dict[str, Any]]:
-        """Carry every series over the windows that are new; note what changed in the others."""
-        starts = series.starts.tolist()
-        for k, name in enumerate(series.names):
-            if not check.watches(name):
-                continue
+        Windows after the last one judged are judged; what is different now in the others is noted.
+        """
+        if not series.starts.size:
+            return TRANSITIONS.empty_table()
+        judged = self._judged[check.name]
+        before, levels = judged.arranged(series)
+        new = series.starts > (NEVER if judged.through is None else judged.through)
+        lord = judged.lord
+        procedure: Procedure | None = None
+        if check.budget is not None and check.procedure == "lord":
+            lord = lord or stream(check)
+
+            def procedure(p: FloatArray) -> BoolArray:
+                for t in np.flatnonzero(new):
+                    levels[:, t] = lord.test(p[:, t])
+                return p <= levels
+
+        verdicts = judge(check, series, baseline, procedure)
+        rows = [
+            self._row(check, series, verdicts, k, t, late=True)
+            for k, t in np.argwhere((verdicts.severity != before) & ~new).tolist()
+        ]
+        met = np.array([name in judged.met for name in series.names], dtype=bool)
+        for t in np.flatnonzero(new).tolist():
+            met |= verdicts.severity[:, t] != NO_DATA
+            rows += self._step(check, series, verdicts, t, met)
+        rows += self._end(check, series)
+        self._judged[check.name] = Judged(
+            names=series.names,
+            starts=series.starts,
+            severity=verdicts.severity,
+            levels=levels if lord else None,
+            met={name for name, known in zip(series.names, met, strict=True) if known},
+            through=max(int(series.starts[-1]), judged.through or NEVER),
+            lord=lord,
+        )
+        return in_order([pa.Table.from_pylist(rows, schema=TRANSITIONS)])
+
+    def _step(
+        self, check: Check, series: Series, verdicts: Verdicts, t: int, met: BoolArray
+    ) -> Iterator[dict[str, Any]]:
+        """Carry a check's series over one window: those that are there and not plainly ok."""
+        start = int(series.starts[t])
+        stands = [(check.name, name) in self._standing for name in series.names]
+        for k in np.flatnonzero(met & (stands | (verdicts.severity[:, t] != OK))).tolist():
+            name, severity = series.names[k], int(verdicts.severity[k, t])
             key = (check.name, name)
-            noted = self._noted.get(key, {})
-            last = max(noted, default=None)
-            for t, start in enumerate(starts):
-                severity = int(verdicts.severity[k, t])
-                before = after = self._standing.get(key, Standing())
-                if last is None or start > last:
-                    facts = verdicts.extreme[k, t], verdicts.clean[k, t]
-                    after = advance(check, before, Step(start, severity, *map(bool, facts)))
-                    self._standing[key] = after
-                    news = (after.state, after.severity) != (before.state, before.severity)
-                else:
-                    news = noted.get(start) != severity  # late data: noted, the verdict stands
-                if news:
-                    yield {
-                        **dict(zip(name._fields, name, strict=True)),
-                        "check": check.name,
-                        "window_start": start,
-                        "before": before.state,
-                        "after": after.state,
-                        "severity": SEVERITIES[severity],
-                        "value": _known(series.values[k, t]),
-                        "low": _known(verdicts.low[k, t]),
-                        "high": _known(verdicts.high[k, t]),
-                        "n": int(series.n[k, t]),
-                    }
-            found = dict(zip(starts, verdicts.severity[k].tolist(), strict=True))
-            self._noted[key] = found or noted
+            before = self._standing.get(key, Standing())
+            facts = bool(verdicts.extreme[k, t]), bool(verdicts.clean[k, t])
+            after = advance(check, before, Step(start, severity, *facts))
+            if after.state == "ok" and not any(after.recent):
+                self._standing.pop(key, None)
+            else:
+                self._standing[key] = after
+            if (after.state, after.severity) != (before.state, before.severity):
+                yield {
+                    **self._row(check, series, verdicts, k, t, late=False),
+                    "before": before.state,
+                    "after": after.state,
+                }
+
+    def _row(
+        self, check: Check, series: Series, verdicts: Verdicts, k: int, t: int, *, late: bool
+    ) -> dict[str, Any]:
+        """Describe the verdict on one window of one series; the state is as it stands."""
+        name, start = series.names[k], int(series.starts[t])
+        state = self.standing(check.name, name).state
+        return {
+            "fingerprint": fingerprint(check.name, name),
+            "check": check.name,
+            **name._asdict(),
+            "window_start": start,
+            "window_end": start + series.width,
+            "before": state,
+            "after": state,
+            "severity": SEVERITIES[int(verdicts.severity[k, t])],
+            "value": _known(series.values[k, t]),
+            "low": _known(verdicts.low[k, t]),
+            "high": _known(verdicts.high[k, t]),
+            "n": int(series.n[k, t]),
+            "late": late,
+        }
+
+    def _end(self, check: Check, series: Series) -> Iterator[dict[str, Any]]:
+        """End the alerts of series that are kept no longer."""
+        gone = {key for key in self._standing if key[0] == check.name} - {
+            (check.name, name) for name in series.names
+        }
+        for key in sorted(gone, key=str):
+            before = self._standing.pop(key).state
+            if before in ALERTING:
+                start = int(series.starts[-1])
+                yield {
+                    "fingerprint": fingerprint(*key),
+                    "check": check.name,
+                    **key[1]._asdict(),
+                    "window_start": start,
+                    "window_end": start + series.width,
+                    "before": before,
+                    "after": "no data",
+                    "severity": SEVERITIES[NO_DATA],
+                    "n": 0,
+                    "late": False,
+                }
+
+    def state(self) -> dict[str, Any]:
+        """Everything the watch knows, for JSON; `restore` goes on from there."""
+        return {
+            "format": FORMAT,
+            "standing": [
+                [check, list(name), asdict(each)] for (check, name), each in self._standing.items()
+            ],
+            "judged": {name: each.to_dict() for name, each in self._judged.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where another watch stood; checks that it did not have begin anew.
+
+        Raises
+        ------
+        DataError
+            When the state was written by a later version.
+        """
+        if state.get("format") != FORMAT:
+            raise DataError(f"a watch of format {state.get('format')}, this version reads {FORMAT}")
+        self._standing = {
+            (check, Name(*name)): Standing(**each | {"recent": tuple(each["recent"])})
+            for check, name, each in state["standing"]
+            if check in self._judged
+        }
+        for name in self._judged:
+            stored = state["judged"].get(name)
+            self._judged[name] = Judged.from_dict(stored) if stored else Judged()
+
+
+def in_order(tables: Sequence[pa.Table]) -> pa.Table:
+    """Changes in the order of their windows."""
+    order = ["window_start", "late", "check", "version", "segment", "column"]
+    whole = pa.concat_tables([TRANSITIONS.empty_table(), *tables])
+    return whole.sort_by([(key, "ascending") for key in order])
+
+
+def _packed(array: npt.NDArray[Any]) -> list[Any]:
+    data = base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 1)).decode()
+    return [array.dtype.str, list(array.shape), data]
+
+
+def _unpacked(stored: Sequence[Any]) -> npt.NDArray[Any]:
+    kind, shape, data = stored
+    return np.frombuffer(zlib.decompress(base64.b64decode(data)), np.dtype(kind)).reshape(shape)
 
 
 def _known(value: float) -> float | None:
