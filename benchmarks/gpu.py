@@ -32,6 +32,13 @@ SEED = 0
 CHECKED_ROWS = 200_000
 WIDE = 8  # jobs of many columns have this fraction of the rows
 PEER_BINS, PEER_RANGE = 50, (-4.0, 4.0)
+WIDTH, HIDDEN, N_BACKGROUND = 20, 64, 100  # of the network that is explained
+BUDGETS = (
+    16_384,
+    204_800,
+)  # evaluations a row: the background split, and 1,024 pairs over all of it
+TRUTH_PAIRS = 131_072  # of 524,287
+CHECKED_EXPLANATIONS = 8
 GIB = 1 << 30
 Columns = dict[str, NDArray[Any]]
 
@@ -60,8 +67,19 @@ class Card(Protocol):
     def peers(self, values: Any) -> dict[str, Callable[[], Any]]:
         """Uniform histograms by others, PEER_BINS over PEER_RANGE."""
 
-    def fetch(self, values: Any) -> NDArray[np.int64]:
+    def fetch(self, values: Any) -> NDArray[Any]:
         """Copy a result to the host."""
+
+    def network(self, first: NDArray[Any], last: NDArray[Any]) -> Callable[[Any], Any]:
+        """Probabilities of a network, from rows on the device."""
+
+    def product(self, n: int) -> Callable[[], object]:
+        """Multiplies two square float32 matrices."""
+
+    def explainers(
+        self, model: Callable[[Any], Any], background: NDArray[Any]
+    ) -> dict[str, Callable[[Any], Any]]:
+        """Explanations of the model by others, from rows of the host to values."""
 
 
 class CupyCard:
@@ -135,8 +153,30 @@ class CupyCard:
 
         return {"cupy.histogram": histogram, "CUB through CuPy": lambda: histogram("cub")}
 
-    def fetch(self, values: Any) -> NDArray[np.int64]:
+    def fetch(self, values: Any) -> NDArray[Any]:
         return self._cupy.asnumpy(values)
+
+    def network(self, first: NDArray[Any], last: NDArray[Any]) -> Callable[[Any], Any]:
+        cupy = self._cupy
+        inner, outer = cupy.asarray(first), cupy.asarray(last)
+        return lambda x: 1 / (1 + cupy.exp(-(cupy.maximum(x @ inner, 0) @ outer)))
+
+    def product(self, n: int) -> Callable[[], object]:
+        left, right = (self._cupy.ones((n, n), self._cupy.float32) for _ in range(2))
+        return lambda: left @ right
+
+    def explainers(
+        self, model: Callable[[Any], Any], background: NDArray[Any]
+    ) -> dict[str, Callable[[Any], Any]]:
+        try:
+            from cuml.explainer import KernelExplainer
+        except ImportError:
+            print("cuML is not installed")
+            return {}
+        theirs = KernelExplainer(
+            model=model, data=self._cupy.asarray(background), nsamples=2_048, random_state=SEED
+        )
+        return {"cuML KernelExplainer, 204,800": theirs.shap_values}
 
 
 def main(arguments: list[str] | None = None, card: Card | None = None) -> int:
@@ -202,6 +242,7 @@ def measure(card: Card, n_rows: int, runs: int) -> Iterator[dict[str, Any]]:
             took = time.perf_counter() - started
             yield line(f"{name}, {source} memory, Monitor.log, wall", n, counted, took, limit)
     yield from measure_peers(card, n_rows, runs, limit)
+    yield from measure_explanations(card, n_rows, runs, limit)
 
 
 def measure_peers(card: Card, n_rows: int, runs: int, limit: float) -> Iterator[dict[str, Any]]:
@@ -215,6 +256,48 @@ def measure_peers(card: Card, n_rows: int, runs: int, limit: float) -> Iterator[
             raise SystemExit(f"{name} counts differently")
         took = median(card.seconds, histogram, runs)
         yield line(f"{name}, {PEER_BINS} uniform bins", n_rows, values.nbytes, took, limit)
+
+
+def measure_explanations(
+    card: Card, n_rows: int, runs: int, limit: float
+) -> Iterator[dict[str, Any]]:
+    """Rows of a network explained a second, beside what bytes and operations alone would take.
+
+    Bytes: every masked value written and read, every answer written and read. Operations: those of
+    the network's first layer, beside a product of large matrices.
+    """
+    random = np.random.default_rng(SEED)
+    first = (random.normal(size=(WIDTH, HIDDEN)) / 4).astype(np.float32)
+    last = (random.normal(size=HIDDEN) / 2).astype(np.float32)
+    background, rows = (
+        random.normal(size=(n, WIDTH)).astype(np.float32) for n in (N_BACKGROUND, n_rows)
+    )
+    model, side = card.network(first, last), 4_096
+    side = min(side, n_rows)
+    peak = 2 * side**3 / median(card.seconds, card.product(side), runs)
+    exact = tg.KernelExplainer(model, background, device="cuda", method="wls", seed=SEED + 1)
+    rows = rows[: max(CHECKED_EXPLANATIONS, n_rows >> 13)]
+    few = rows[:CHECKED_EXPLANATIONS]
+    truth = exact.attribute(few, 2 * TRUTH_PAIRS * N_BACKGROUND).values
+
+    def told(
+        name: str, budget: int, explain: Callable[[Any], Any], asked: NDArray[Any]
+    ) -> dict[str, Any]:
+        error = float(np.sqrt(((explain(few) - truth) ** 2).sum() / (truth**2).sum()))
+        took = median(card.seconds, lambda: explain(asked), runs)
+        n_bytes = len(asked) * budget * 2 * 4 * (WIDTH + 1)
+        found = line(name, len(asked), n_bytes, took, limit)
+        share = len(asked) * budget * 2 * WIDTH * HIDDEN / took / peak
+        speed = len(asked) / took
+        print(f"{'':<10}{speed:,.0f} rows/s, error {error:.4f}, {share:.1%} of a product's speed")
+        return {**found, "rows_a_second": speed, "error": error, "share_of_product": share}
+
+    ours = tg.KernelExplainer(model, background, device="cuda", seed=SEED)
+    for budget in BUDGETS:
+        explain = lambda asked, b=budget: ours.attribute(asked, b).values  # noqa: E731
+        yield told(f"Kernel SHAP, {budget:,} evaluations", budget, explain, rows)
+    for name, explain in card.explainers(model, background).items():
+        yield told(name, BUDGETS[-1], lambda asked, e=explain: card.fetch(e(asked)), few)
 
 
 def jobs(n_rows: int) -> dict[str, tuple[Columns, tg.Schema]]:

@@ -300,7 +300,8 @@ def test_a_planted_shift_is_found_and_quiet_columns_are_not() -> None:
     for metric in ("shap_kolmogorov_smirnov", "shap_wasserstein_distance"):
         for (hour, name), row in values(table, metric).items():
             beyond = row["value"] / row["noise_floor"] if row["noise_floor"] else 0
-            assert beyond > 3 if (hour, name) == (1, "b") else beyond < 2
+            # ids are hashed with a key of the process, so other rows are sampled each time
+            assert beyond > 4 if (hour, name) == (1, "b") else beyond < 3
     kept = values(table, "attribution_ndcg")
     assert kept[0, None]["value"] == pytest.approx(1, abs=0.01)
     assert kept[1, None]["value"] < kept[1, None]["noise_floor"] - 0.01

@@ -262,7 +262,7 @@ FORBIDDEN = {
     "values": r"tidegauge\.",
     "metrics": r"tidegauge\.(?!metrics|values)",
     "monitor": r"tidegauge\.(cli|demo)\b",
-    "explain": r"tidegauge\.(?!_core|explain)",
+    "explain": r"tidegauge\.(?!_core|explain|cuda|engine)",
     **dict.fromkeys(READERS, rf"tidegauge\.(?!values|metrics|{'|'.join(READERS)})"),
     **dict.fromkeys(COUNTERS, rf"tidegauge\.(cli|demo|{'|'.join(READERS)})\b"),
 }

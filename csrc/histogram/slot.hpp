@@ -14,24 +14,6 @@ struct Half {  // IEEE binary16
   u16 bits;
 };
 
-TIDE_FN f64 from_bits(u64 bits) {
-  union {
-    u64 bits;
-    f64 value;
-  } both;
-  both.bits = bits;
-  return both.value;
-}
-
-TIDE_FN u64 to_bits(f64 value) {
-  union {
-    f64 value;
-    u64 bits;
-  } both;
-  both.value = value;
-  return both.bits;
-}
-
 template <typename T>
 TIDE_FN f64 to_double(T value) {
   return static_cast<f64>(value);

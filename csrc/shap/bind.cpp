@@ -35,7 +35,7 @@ Coalitions make_coalitions(const Array<u64>& masks, const std::vector<i64>& star
 
 i64 n_inputs(const Coalitions& self, std::pair<i64, i64> pairs) {
   demand(0 <= pairs.first && pairs.first <= pairs.second && pairs.second <= self.masks.shape(1), "no such pairs");
-  return self.plan().offset(pairs.second) - self.plan().offset(pairs.first);
+  return self.plan().meeting(pairs.second).before - self.plan().meeting(pairs.first).before;
 }
 
 template <typename Word>

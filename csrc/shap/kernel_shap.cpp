@@ -1,19 +1,12 @@
 #include "shap/kernel_shap.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "shap/coalition.hpp"
 
 namespace tidegauge {
 namespace {
-
-f64 linked(f64 mean, Link link) noexcept {
-  if (link == Link::kIdentity) return mean;
-  const f64 p = mean < 1e-12 ? 1e-12 : mean > 1 - 1e-12 ? 1 - 1e-12 : mean;  // NaN stays NaN
-  return std::log(p / (1 - p));
-}
 
 constexpr i64 kColumns = 256;  // columns whose choices are on the stack at once
 
@@ -32,25 +25,24 @@ void fill_columns(const Word* __restrict__ row, const Word* __restrict__ backgro
 template <typename Word>
 void fill_masked(const Plan& plan, const Tile& tile, const Sources<Word>& sources, std::span<Word> input) noexcept {
   const i64 n_columns = std::ssize(sources.labels) / std::max<i64>(std::ssize(sources.designs), 1);
-  const i64 base = plan.offset(tile.first_pair), per_row = plan.offset(tile.last_pair) - base;
+  const i64 base = plan.meeting(tile.first_pair).before, per_row = plan.meeting(tile.last_pair).before - base;
   Word chosen[kColumns];
   for (i64 r = 0; r < tile.n_rows; ++r) {
     const Word* row = sources.rows.data() + r * n_columns;
     const i32* labels = sources.labels.data() + r * n_columns;
     const u64* masks = plan.masks.data() + sources.designs[static_cast<std::size_t>(r)] * plan.n_pairs * plan.n_words;
     for (i64 k = tile.first_pair; k < tile.last_pair; ++k) {
-      const i64 start = plan.starts[static_cast<std::size_t>(k % plan.n_groups())];
-      const i64 n_members = plan.starts[static_cast<std::size_t>(k % plan.n_groups() + 1)] - start;
-      Word* out = input.data() + (r * per_row + plan.offset(k) - base) * n_columns;
+      const Meeting met = plan.meeting(k);
+      Word* out = input.data() + (r * per_row + met.before - base) * n_columns;
       for (i64 first = 0; first < n_columns; first += kColumns) {
         const i64 n = std::min(kColumns, n_columns - first);
         for (i64 c = 0; c < n; ++c) {
           chosen[c] = static_cast<Word>(0 - holds(masks + k * plan.n_words, labels[first + c]));
         }
-        for (i64 b = 0; b < n_members; ++b) {
-          const Word* other = sources.background.data() + (start + b) * n_columns + first;
+        for (i64 b = 0; b < met.n_rows; ++b) {
+          const Word* other = sources.background.data() + (met.first + b) * n_columns + first;
           Word* with = out + b * n_columns + first;
-          fill_columns(row + first, other, chosen, n, with, with + n_members * n_columns);
+          fill_columns(row + first, other, chosen, n, with, with + met.n_rows * n_columns);
         }
       }
     }
@@ -60,23 +52,15 @@ void fill_masked(const Plan& plan, const Tile& tile, const Sources<Word>& source
 template <typename Value>
 void reduce_pairs(const Plan& plan, const Tile& tile, std::span<const Value> outputs, std::span<const f64> weights,
                   Link link, i64 width, std::span<f64> differences) noexcept {
-  const i64 base = plan.offset(tile.first_pair), per_row = plan.offset(tile.last_pair) - base;
+  const i64 base = plan.meeting(tile.first_pair).before, per_row = plan.meeting(tile.last_pair).before - base;
   const i64 n_outputs = per_row * tile.n_rows == 0 ? 0 : std::ssize(outputs) / (per_row * tile.n_rows);
   for (i64 r = 0; r < tile.n_rows; ++r) {
     for (i64 k = tile.first_pair; k < tile.last_pair; ++k) {
-      const i64 start = plan.starts[static_cast<std::size_t>(k % plan.n_groups())];
-      const i64 n_members = plan.starts[static_cast<std::size_t>(k % plan.n_groups() + 1)] - start;
-      const Value* with = outputs.data() + (r * per_row + plan.offset(k) - base) * n_outputs;
-      const Value* without = with + n_members * n_outputs;
+      const Meeting met = plan.meeting(k);
+      const Value* answers = outputs.data() + (r * per_row + met.before - base) * n_outputs;
       for (i64 o = 0; o < n_outputs; ++o) {
-        f64 mean_with = 0, mean_without = 0;
-        for (i64 b = 0; b < n_members; ++b) {
-          const f64 weight = weights[static_cast<std::size_t>(start + b)];
-          mean_with += weight * static_cast<f64>(with[b * n_outputs + o]);
-          mean_without += weight * static_cast<f64>(without[b * n_outputs + o]);
-        }
         differences[static_cast<std::size_t>((r * n_outputs + o) * width + k)] =
-            0.5 * (linked(mean_with, link) - linked(mean_without, link));
+            pair_difference(answers + o, n_outputs, weights.data() + met.first, met.n_rows, link);
       }
     }
   }

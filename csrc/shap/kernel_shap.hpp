@@ -5,26 +5,19 @@
 
 #include <span>
 
-#include "portable.hpp"
+#include "shap/pairs.hpp"
 
 namespace tidegauge {
 
-enum class Link { kIdentity, kLogit };
-
-// Which coalitions meet which background rows: pair k belongs to group k % n_groups, and group g owns the background
-// rows starts[g]..starts[g + 1]. A pair takes 2 n rows of the model's input: S with each background row of its group,
-// then the complement of S with each.
+// Which coalitions there are, and the groups of background rows that they meet (meeting_of).
 struct Plan {
   std::span<const u64> masks;   // [n_designs][n_pairs][n_words]
   std::span<const i64> starts;  // [n_groups + 1]
   i64 n_pairs = 0;
   i64 n_words = 1;
 
-  [[nodiscard]] i64 n_groups() const noexcept { return std::ssize(starts) - 1; }
-  // Rows of the model's input before a pair of a row.
-  [[nodiscard]] i64 offset(i64 pair) const noexcept {
-    const i64 cycle = pair / n_groups(), group = pair % n_groups();
-    return 2 * (cycle * starts.back() + starts[static_cast<std::size_t>(group)]);
+  [[nodiscard]] Meeting meeting(i64 pair) const noexcept {
+    return meeting_of(pair, starts.data(), std::ssize(starts) - 1);
   }
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import math
 import os
 import random
 import subprocess
@@ -81,6 +82,7 @@ class CpuDevice:
     allow. A launcher that forgets an event, or writes staging memory too early, gets wrong counts.
     """
 
+    kind = "cpu"  # as onnxruntime calls it
     device_id = 0
     n_processors = 2
     block_threads = 32
@@ -173,6 +175,12 @@ class CpuDevice:
             else:
                 raise AssertionError("the streams wait for each other")
 
+    def array(self, memory: Memory, shape: tuple[int, ...], dtype: Any) -> WaitingArray:
+        kind = np.dtype(dtype)
+        held = (ctypes.c_uint8 * (kind.itemsize * math.prod(shape))).from_address(memory.address)
+        values = np.frombuffer(held, kind).reshape(shape)
+        return WaitingArray(values, memory, lambda work: self._later(self._current, work))
+
     def view(self, values: Any) -> DeviceView:
         if hasattr(values, "__cuda_array_interface__"):
             given = values.__cuda_array_interface__
@@ -205,6 +213,25 @@ class CudaArray:
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         return {**self._values.__array_interface__, "version": 3, "stream": None}
+
+
+class WaitingArray(CudaArray):
+    """What a model is handed: memory that is written once the stream has got there."""
+
+    def __init__(self, values: Any, owner: object, later: Callable[..., None]) -> None:
+        super().__init__(values)
+        self._owner, self._work_later = owner, later
+
+    def map(self, function: Callable[[Any], Any]) -> WaitingArray:
+        """Let the stream apply a function of NumPy arrays; only its shape is known before."""
+        shaped = np.asarray(function(np.zeros_like(self._values)))
+        answer = np.full_like(shaped, 77)
+
+        def work() -> None:
+            answer[...] = function(self._values)
+
+        self._work_later(work)
+        return WaitingArray(answer, (self, self._owner), self._work_later)
 
 
 class DlpackArray:

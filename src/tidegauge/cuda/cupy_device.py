@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from tidegauge.cuda.device import Bytes, DeviceView, OutOfDeviceMemoryError
+from tidegauge.cuda.device import Bytes, DeviceView, Memory, OutOfDeviceMemoryError
 from tidegauge.cuda.source import kernel_source
 from tidegauge.engine import DeviceError
 
@@ -49,6 +50,7 @@ class _Memory:
 class CupyDevice:
     """The device that is current in CuPy when the monitor is made."""
 
+    kind = "cuda"
     block_threads = 256
 
     def __init__(self) -> None:
@@ -155,10 +157,19 @@ class CupyDevice:
         """Wait for an event."""
         event.synchronize()
 
+    def array(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return an array of CuPy over memory."""
+        cuda, n_bytes = self._cupy.cuda, dtype.itemsize * math.prod(shape)
+        held = cuda.UnownedMemory(memory.address, n_bytes, memory, self.device_id)
+        return self._cupy.ndarray(shape, dtype, cuda.MemoryPointer(held, 0))
+
     def view(self, values: object) -> DeviceView:
         """View an array, ordered after what its owner has still to do."""
-        if hasattr(values, "__cuda_array_interface__"):
-            array = self._cupy.asarray(values)
+        interface = getattr(values, "__cuda_array_interface__", None)
+        if interface is not None and (
+            interface["version"] >= 3 or not hasattr(values, "__dlpack__")
+        ):
+            array = self._cupy.asarray(values)  # older ones, torch's too, say nothing of streams
         else:
             array = self._cupy.from_dlpack(values)
         device_id = int(array.device.id)

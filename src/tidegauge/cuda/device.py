@@ -39,6 +39,10 @@ class Device(Protocol):
     """A CUDA device. Streams and events are the device's own objects."""
 
     @property
+    def kind(self) -> str:
+        """What other libraries call such devices."""
+
+    @property
     def device_id(self) -> int:
         """Its number."""
 
@@ -93,6 +97,9 @@ class Device(Protocol):
 
     def finish(self, event: Any) -> None:
         """Wait for an event here, on the host."""
+
+    def array(self, memory: Memory, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Return an array over memory, as models take it."""
 
     def view(self, values: object) -> DeviceView:
         """View an array by `__cuda_array_interface__` or DLPack; one with strides is copied.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge import _core
+from tidegauge.explain.coalitions import Coalitions
 from tidegauge.explain.operators import (
     LARGEST_SCALE,
     N_PROBES,
@@ -115,8 +116,9 @@ class Estimator:
     background_weights: FloatArray
     noise: Noise
     seed: int
+    make_coalitions: Callable[[NDArray[np.uint64], Split], Coalitions]
     split: Split = field(init=False)
-    coalitions: _core.Coalitions | None = field(init=False, default=None)
+    coalitions: Coalitions | None = field(init=False, default=None)
     n_designs: int = field(init=False, default=1)
     _designs: list[tuple[NDArray[np.uint64], FloatArray, FloatArray]] = field(init=False)
     _operators: dict[int, Operator] = field(init=False, default_factory=dict)
@@ -137,7 +139,7 @@ class Estimator:
             for stream in range(self.n_designs)
         ]
         masks = np.stack([masks for masks, _, _ in self._designs])
-        self.coalitions = _core.Coalitions(masks, self.split.starts.tolist())
+        self.coalitions = self.make_coalitions(masks, self.split)
 
     @property
     def method(self) -> Method:

@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from tidegauge._core import Coalitions, DataError, keys_of_rows
+from tidegauge._core import DataError, keys_of_rows
+from tidegauge.explain.coalitions import Coalitions, HostCoalitions
+from tidegauge.explain.operators import Split
 
 CHUNK_BYTES = 2 << 20  # of rows that are prepared at once
 NULL = np.uint64(0x7FF8_0000_0000_0001)  # identity of a null and of every NaN
@@ -41,7 +43,32 @@ class Selection:
     labels: NDArray[np.int32]  # [stop - start, players]
 
 
-class ArrayInputs:
+class HostInputs:
+    """What is the same for every kind of input that lies on the host."""
+
+    alone = (
+        1_000  # evaluations from which a row has calls of its own: no neighbour touches its bits
+    )
+
+    def coalitions(self, masks: NDArray[np.uint64], split: Split) -> Coalitions:
+        """Return pairs that mask such inputs."""
+        return HostCoalitions.of(masks, split)
+
+    def view(self, answer: Any) -> NDArray[Any]:
+        """Return the model's answer as an array."""
+        return np.asarray(answer)
+
+    def numbers(self, answer: NDArray[Any]) -> NDArray[Any]:
+        """Return an answer as [n, outputs] of float64 or float32."""
+        kept = answer.dtype if answer.dtype == np.float32 else np.dtype(np.float64)
+        return np.ascontiguousarray(answer.reshape(len(answer), -1), dtype=kept)
+
+    def fetch(self, answers: NDArray[Any], first: int = 0) -> NDArray[np.float64]:
+        """Return answers from a row on as float64 of the host."""
+        return answers[first:].astype(np.float64)
+
+
+class ArrayInputs(HostInputs):
     """Rows and background as matrices; one buffer is filled again for each call."""
 
     def __init__(
@@ -98,6 +125,10 @@ class ArrayInputs:
         """Return the identities of the background's values."""
         return _number_bits(self._background)
 
+    def labels_of_columns(self, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Return the label of each column of each row, from those of the players."""
+        return np.ascontiguousarray(labels[:, self._players])
+
     def masked(
         self, coalitions: Coalitions | None, chunk: Chunk, selection: Selection
     ) -> NDArray[Any]:
@@ -113,15 +144,15 @@ class ArrayInputs:
                 selection.pairs,
                 rows.view(self._word),
                 self._background.view(self._word),
-                selection.designs,
-                np.ascontiguousarray(selection.labels[:, self._players]),
                 buffer[:n_masked].view(self._word),
+                designs=selection.designs,
+                labels=self.labels_of_columns(selection.labels),
             )
         buffer[n_masked:] = rows[: n_inputs - n_masked]
         return buffer
 
 
-class FrameInputs:
+class FrameInputs(HostInputs):
     """Rows and background as a table of any column types; each column is taken by row number.
 
     A masked row is a choice, for each player, between a row of the background and the row itself,
@@ -208,9 +239,9 @@ class FrameInputs:
                 selection.pairs,
                 own.view(np.uint64),
                 others.view(np.uint64),
-                selection.designs,
-                selection.labels,
                 chosen[:n_masked].view(np.uint64),
+                designs=selection.designs,
+                labels=selection.labels,
             )
         chosen[n_masked:] = own[:n_plain]
         by_player = np.ascontiguousarray(chosen.T)
@@ -426,7 +457,7 @@ def columns_of(table: Any, features: Sequence[str] | None) -> tuple[str, ...]:
     """
     names: Sequence[Any]
     if frame_of(table) is None:
-        width = np.asarray(table).shape[-1] if np.ndim(table) == 2 else 0
+        width = np.shape(table)[1] if np.ndim(table) == 2 else 0
         names = features if features is not None else [str(place) for place in range(width)]
         if len(names) != width:
             raise DataError(f"background has {width} columns, features name {len(names)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from tidegauge import _core
 from tidegauge._core import DataError
 from tidegauge.explain import exact as exact_paths
 from tidegauge.explain.background import Background
+from tidegauge.explain.device_inputs import DeviceInputs, choose_device, on_host
 from tidegauge.explain.estimator import (
     CALIBRATION_ROWS,
     SHUFFLE_STREAM,
@@ -36,16 +37,14 @@ from tidegauge.explain.inputs import (
     matrix_of,
 )
 from tidegauge.explain.models import as_function, extra
-from tidegauge.explain.operators import FloatArray, Noise, product
+from tidegauge.explain.operators import FloatArray, Noise, product, split_background
 from tidegauge.explain.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 LINKS = ("identity", "logit")
+HOST_BYTES, DEVICE_BYTES = 64 << 20, 256 << 20  # own memory, unless a parameter says otherwise
 TILE_BYTES = 1 << 20  # of the model's input that one call is handed: near the second cache
-ALONE = (
-    1_000  # evaluations from which a row has calls of its own: then no neighbour can touch its bits
-)
 STAGES = (16, 4, 1)  # with a target: the budget is tried at a sixteenth, a quarter and whole
 
 
@@ -117,7 +116,7 @@ class _Fitted:
     """The background, the model and what it gives for the background."""
 
     model: Callable[[Any], Any]
-    inputs: ArrayInputs | FrameInputs
+    inputs: ArrayInputs | FrameInputs | DeviceInputs
     weights: FloatArray  # of the background's rows, in the order of the inputs
     outputs: FloatArray = field(init=False)  # [background, outputs]
     base: FloatArray = field(init=False)  # [outputs], on the scale of the link
@@ -127,18 +126,18 @@ class _Fitted:
     exact: object = field(init=False, default=_UNKNOWN)
     watch: bool = field(init=False, default=True)  # whether the next call's input is compared
 
-    def ask(self, given: Any, n: int) -> NDArray[Any]:
+    def ask(self, given: Any, n: int) -> Any:
         """Call the model and check its answer: [n, outputs] of float64 or float32."""
         before = self.inputs.copy(given) if self.watch else None
-        answer = np.asarray(self.model(given))
+        answer = self.inputs.view(self.model(given))
         if self.watch and not self.inputs.same(given, before):
             raise ValueError("the model changes its input; it should work on a copy")
         self.watch = False
-        n_axes = answer.ndim - 1
+        n_axes = len(answer.shape) - 1
         width = self.outputs.shape[1:] if self.n_axes is not None else answer.shape[1:] or (1,)
         if (
-            answer.ndim not in (1, 2)
-            or len(answer) != n
+            n_axes not in (0, 1)
+            or answer.shape[0] != n
             or self.n_axes not in (None, n_axes)
             or (n_axes == 1 and answer.shape[1:] != width)
         ):
@@ -149,8 +148,7 @@ class _Fitted:
         if answer.dtype.kind not in "biuf":
             raise TypeError(f"the model gave {answer.dtype}, numbers are wanted")
         self.n_axes = n_axes
-        kept = answer.dtype if answer.dtype == np.float32 else np.dtype(np.float64)
-        return np.ascontiguousarray(answer.reshape(n, -1), dtype=kept)
+        return self.inputs.numbers(answer)
 
 
 class KernelExplainer:
@@ -193,11 +191,15 @@ class KernelExplainer:
     dtype
         "float32" evaluates the model in single precision; for arrays alone.
     device
-        Where rows are masked: "auto" or "cpu".
+        Where rows are masked and answers reduced, chosen here and now. "cuda": on CuPy's current
+        device; the model is handed CuPy arrays (torch and others take them by DLPack), an ONNX file
+        runs there too. "auto": there when the background lies there, or the model is an ONNX file
+        that onnxruntime can run there. Values are the same bits wherever the model answers alike.
     seed
         Decides every draw.
     max_bytes
-        Memory beyond the model's own and the rows'.
+        Memory beyond the model's own and the rows': 64 MiB of the host's, and 256 MiB of a
+        device's, unless given.
 
     Examples
     --------
@@ -219,9 +221,9 @@ class KernelExplainer:
         method: Literal["auto", "sinh", "wls"] = "auto",
         exact: Literal["auto", "never"] = "auto",
         dtype: Literal["float32", "float64"] | None = None,
-        device: Literal["auto", "cpu"] = "auto",
+        device: Literal["cpu", "cuda", "auto"] = "auto",
         seed: int = 0,
-        max_bytes: int = 64 << 20,
+        max_bytes: int | None = None,
     ) -> None:
         _allowed("link", link, LINKS)
         _allowed("method", method, ("auto", "sinh", "wls"))
@@ -229,17 +231,19 @@ class KernelExplainer:
         _allowed("dtype", dtype, (None, "float32", "float64"))
         if not 0 <= seed < 1 << 32:
             raise ValueError(f"seed is a number from 0 to {(1 << 32) - 1}, got {seed}")
-        _allowed("device", device, ("auto", "cpu"))
-        self.device = "cpu"
+        self._device = choose_device(device, background, model)
+        self.device = "cpu" if self._device is None else "cuda"
         self.link: Literal["identity", "logit"] = link
         self.method = method
         self.exact = exact
         self.seed = seed
         self.max_bytes = max_bytes
-        self.background = Background.of(background)
+        background = Background.of(background)
+        rows = on_host(background.rows, self._device, "background")
+        self.background = Background(rows, background.weights)
         self.columns = columns_of(self.background.rows, features)
         self.players = players_of(self.columns, groups)
-        self.model = as_function(model, self.device)
+        self.model = as_function(model, self._device)
         self._object = model
         self._dtype = None if dtype is None else np.dtype(dtype)
         self._fitted: _Fitted | None = None
@@ -254,19 +258,21 @@ class KernelExplainer:
     @property
     def expected_value(self) -> Any:
         """Mean prediction of the background, on the scale of the link."""
-        base = self._fit().base
-        return base if self._fit().n_axes else float(base[0])
+        with self._active():
+            fitted = self._fit()
+        return fitted.base if fitted.n_axes else float(fitted.base[0])
 
     def fit(self, rows: Any) -> KernelExplainer:
         """Learn the model's noise and scales from these rows instead of from the background.
 
         Eight of them are used; they should look like the traffic that will be explained.
         """
-        fitted = self._fit()
-        chunks = fitted.inputs.chunks(rows)
-        if not chunks:
-            raise DataError("fit wants at least one row")
-        self._noise = self._learn(chunks[0])
+        rows = on_host(rows, self._device, "rows")
+        with self._active():
+            chunks = self._fit().inputs.chunks(rows)
+            if not chunks:
+                raise DataError("fit wants at least one row")
+            self._noise = self._learn(chunks[0])
         self._estimators.clear()
         return self
 
@@ -305,6 +311,7 @@ class KernelExplainer:
         ModelError
             When the model fails on some rows; its `partial` holds the rows before them.
         """
+        rows = on_host(rows, self._device, "rows")
         try:
             found = self.attribute(
                 rows, max_evaluations, standard_error=standard_error, progress=progress
@@ -324,6 +331,17 @@ class KernelExplainer:
         progress: Literal["auto", "never"] = "auto",
     ) -> Attribution:
         """Explain rows as plain arrays; what `__call__` wraps, without a need for shap."""
+        rows = on_host(rows, self._device, "rows")
+        with self._active():
+            return self._attribute(rows, max_evaluations, standard_error, progress)
+
+    def _attribute(
+        self,
+        rows: Any,
+        max_evaluations: int | None,
+        standard_error: float | None,
+        progress: Literal["auto", "never"],
+    ) -> Attribution:
         start = time.perf_counter()
         fitted = self._fit()
         chunks = fitted.inputs.chunks(rows)
@@ -355,6 +373,10 @@ class KernelExplainer:
                     ) from failure.__cause__
         return self._joined(parts, exact, budgets if exact is None else [], start)
 
+    def _active(self) -> AbstractContextManager[None]:
+        """While entered, calls go to the explainer's device."""
+        return nullcontext() if self._device is None else self._device.active()
+
     # --- once ---------------------------------------------------------------------------------
 
     def _fit(self) -> _Fitted:
@@ -368,20 +390,24 @@ class KernelExplainer:
         for place, player in enumerate(self.players):
             players[list(player.columns)] = place
         frame = frame_of(self.background.rows)
-        inputs: ArrayInputs | FrameInputs
+        inputs: ArrayInputs | FrameInputs | DeviceInputs
         if frame is None:
             matrix = matrix_of(self.background.rows, self.columns, self._dtype)
             inputs = ArrayInputs(matrix, order, self.columns, players)
+            if self._device is not None:
+                inputs = DeviceInputs(self._device, inputs)
         elif self._dtype is not None:
             raise ValueError("dtype is for arrays; a table's columns keep their types")
         else:
             inputs = FrameInputs(frame, self.background.rows, order, self.columns, players)
         fitted = _Fitted(self.model, inputs, self.background.weights[order])
         try:
-            outputs = fitted.ask(inputs.background(), n).astype(np.float64)
+            given = inputs.background()
+            outputs = inputs.fetch(fitted.ask(given, n))
         except Exception as error:
+            kind = f"{type(given).__module__.partition('.')[0]}.{type(given).__name__}"
             raise ModelError(
-                f"the model failed on the background: {error}", (0, 0), None
+                f"the model failed on the background, a {kind}: {error}", (0, 0), None
             ) from error
         if not np.isfinite(outputs).all():
             bad = int((~np.isfinite(outputs)).any(axis=1).sum())
@@ -398,7 +424,7 @@ class KernelExplainer:
         fitted = self._fit()
         if self.exact == "never" or self.link != "identity" or self._dtype == np.float32:
             return None
-        if isinstance(self._object, str | Path) or not isinstance(fitted.inputs, ArrayInputs):
+        if isinstance(self._object, str | Path) or isinstance(fitted.inputs, FrameInputs):
             return None
         if fitted.exact is _UNKNOWN:
             matrix = matrix_of(self.background.rows, self.columns, np.dtype(np.float64))
@@ -418,13 +444,15 @@ class KernelExplainer:
                 evaluations,
                 whole=self.link != "identity" or self.method == "wls",
                 wanted=self.method,
-                most_pairs=_most_pairs(self.max_bytes, n_players),
+                most_pairs=_most_pairs(self.max_bytes or HOST_BYTES, n_players),
             )
             if budget.method == "sinh" and self._noise is None:
                 self._noise = self._learn(None)
             noise = self._noise or Noise.unknown(n_players)
-            weights = self._fit().weights
-            self._estimators[evaluations] = Estimator(n_players, budget, weights, noise, self.seed)
+            fitted = self._fit()
+            self._estimators[evaluations] = Estimator(
+                n_players, budget, fitted.weights, noise, self.seed, fitted.inputs.coalitions
+            )
         return self._estimators[evaluations]
 
     def _stages(self, evaluations: int | None, target: float | None) -> list[Estimator]:
@@ -451,7 +479,8 @@ class KernelExplainer:
             return Noise.unknown(n_players)
         design = CalibrationDesign.draw(n_players, self.seed)
         n = len(fitted.weights)
-        coalitions = _core.Coalitions(design.masks[None], [0, n])
+        whole = split_background(fitted.weights, 1)
+        coalitions = fitted.inputs.coalitions(design.masks[None], whole)
         step = max(1, self._tile_rows() // (2 * n))
         n_pairs, n_outputs = len(design.signs), fitted.outputs.shape[1]
         labels = np.arange(n_players, dtype=np.int32)[None]
@@ -465,8 +494,8 @@ class KernelExplainer:
                     selection = Selection(row, row + 1, pairs, np.zeros(1, np.int32), labels)
                     given = fitted.inputs.masked(coalitions, chunk, selection)
                     n_masked = coalitions.n_inputs(pairs)
-                    answers = fitted.ask(given, n_masked + (first == 0))
-                    sides = answers[:n_masked].reshape(-1, 2, n, n_outputs).astype(np.float64)
+                    answers = fitted.inputs.fetch(fitted.ask(given, n_masked + (first == 0)))
+                    sides = answers[:n_masked].reshape(-1, 2, n, n_outputs)
                     found[:, :, slice(*pairs)] = 0.5 * (sides[:, 0] - sides[:, 1]).T
                     if first == 0:
                         own = answers[n_masked:]
@@ -479,8 +508,12 @@ class KernelExplainer:
     # --- rows ---------------------------------------------------------------------------------
 
     def _tile_rows(self) -> int:
-        width = max(self._fit().inputs.row_bytes, 1)
-        return max(256, min(TILE_BYTES, self.max_bytes // 16) // width)
+        inputs = self._fit().inputs
+        if isinstance(inputs, DeviceInputs):
+            room = (self.max_bytes or DEVICE_BYTES) // 2
+        else:
+            room = min(TILE_BYTES, (self.max_bytes or HOST_BYTES) // 16)
+        return max(256, room // max(inputs.row_bytes, 1))
 
     def _explain(
         self, chunk: Chunk, stages: list[Estimator], target: float | None
@@ -499,7 +532,8 @@ class KernelExplainer:
     def _rows_a_call(self, estimator: Estimator) -> int:
         n_pairs = estimator.n_pairs
         inputs = estimator.coalitions.n_inputs((0, n_pairs)) if estimator.coalitions else 0
-        return 1 if inputs >= ALONE else max(1, self._tile_rows() // (inputs + 1))
+        alone = inputs >= self._fit().inputs.alone
+        return 1 if alone else max(1, self._tile_rows() // (inputs + 1))
 
     def _evaluate(self, chunk: Chunk, at: NDArray[np.int64], estimator: Estimator) -> _Part:
         fitted = self._fit()
@@ -507,7 +541,7 @@ class KernelExplainer:
         coalitions = estimator.coalitions
         keys = chunk.keys[at]
         designs, labels = estimator.designs_of(keys), estimator.labels_of(keys)
-        found = np.empty((n, n_outputs, n_pairs + 1))
+        found = coalitions.differences(n, n_outputs) if coalitions else None
         step = max(n_pairs, 1)
         evaluations = 1
         if coalitions:
@@ -515,35 +549,49 @@ class KernelExplainer:
             if n == 1:
                 biggest = int(np.diff(estimator.split.starts).max())
                 step = max(1, self._tile_rows() // (2 * biggest))
-        for first in range(0, max(n_pairs, 1), step):
-            pairs = (first, min(first + step, n_pairs))
-            selection = Selection(int(at[0]), int(at[-1]) + 1, pairs, designs, labels)
-            given = fitted.inputs.masked(coalitions, chunk, selection)
-            n_masked = n * coalitions.n_inputs(pairs) if coalitions else 0
-            try:
+        try:
+            for first in range(0, max(n_pairs, 1), step):
+                pairs = (first, min(first + step, n_pairs))
+                selection = Selection(int(at[0]), int(at[-1]) + 1, pairs, designs, labels)
+                given = fitted.inputs.masked(coalitions, chunk, selection)
+                n_masked = n * coalitions.n_inputs(pairs) if coalitions else 0
                 answers = fitted.ask(given, n_masked + (n if first == 0 else 0))
-            except Exception as error:
-                raise _Failure(str(error), n) from error
+                if coalitions:
+                    coalitions.reduce(pairs, answers, self.link, found)
+                if first == 0:
+                    own, n_before = answers, n_masked
+            operators = [estimator.operator(design) for design in range(estimator.n_designs)]
+            last = np.stack([operator.weights[-1] for operator in operators])[designs]
+            every = np.zeros((n, n_outputs, last.shape[1]))
             if coalitions:
-                coalitions.reduce(
-                    pairs, answers[:n_masked], estimator.split.weights, self.link, found
-                )
-            if first == 0:
-                own = answers[n_masked:].astype(np.float64)
-                found[:, :, -1] = _linked(own, self.link) - fitted.base
-        values, errors = self._values(chunk, at, estimator, found)
-        failed = ~np.isfinite(found).all(axis=(1, 2))
+                weights = [operator.weights[:-1] for operator in operators]
+                every = coalitions.multiply(found, weights, designs)
+            own = fitted.inputs.fetch(own, n_before)
+        except Exception as error:  # of the model, which a device may tell late
+            raise _Failure(str(error), n) from error
+        deltas = _linked(own, self.link) - fitted.base
+        every += deltas[:, :, None] * last[:, None]
+        failed = ~np.isfinite(every).all(axis=(1, 2))
+        values, errors = self._values(chunk, at, estimator, every, found)
         values[failed], errors[failed] = np.nan, np.nan
         return _Part(values, errors, np.full(n, evaluations), np.asarray(failed))
 
     def _values(
-        self, chunk: Chunk, at: NDArray[np.int64], estimator: Estimator, found: FloatArray
+        self,
+        chunk: Chunk,
+        at: NDArray[np.int64],
+        estimator: Estimator,
+        products: FloatArray,
+        differences: Any,
     ) -> tuple[FloatArray, FloatArray]:
-        """Apply the operator of each row's design: values and errors, [rows, players, outputs]."""
+        """Values and errors, [rows, players, outputs], from each row's products with its operator.
+
+        products[rows, outputs, players + probes]; differences are those of its pairs.
+        """
         fitted, n_players = self._fit(), len(self.players)
         keys = chunk.keys[at]
         designs, labels = estimator.designs_of(keys), estimator.labels_of(keys)
-        n, n_outputs, width = found.shape
+        n, n_outputs, _ = products.shape
         same = (chunk.bits[at] == fitted.first) & fitted.is_constant
         null = np.column_stack(
             [same[:, list(player.columns)].all(axis=1) for player in self.players]
@@ -553,16 +601,12 @@ class KernelExplainer:
         for design in np.unique(designs):
             rows = np.flatnonzero(designs == design)
             operator = estimator.operator(int(design))
-            flat = found[rows].reshape(-1, width)
-            every = product(flat, operator.weights).reshape(len(rows), n_outputs, -1)
-            every += estimator.constants(int(design))
+            every = products[rows] + estimator.constants(int(design))
             phi = np.ascontiguousarray(every[:, :, :n_players])
-            if operator.residual_weights is not None:
-                back = operator.signs.T / 2
-                fit = product(phi.reshape(-1, n_players), back)
-                square = product((flat[:, :-1] - fit) ** 2, operator.residual_weights).reshape(
-                    phi.shape
-                )
+            if operator.residual_weights is not None and estimator.coalitions is not None:
+                flat = estimator.coalitions.fetch(differences)[rows].reshape(-1, estimator.n_pairs)
+                fit = product(phi.reshape(-1, n_players), operator.signs.T / 2)
+                square = product((flat - fit) ** 2, operator.residual_weights).reshape(phi.shape)
             else:
                 amplitude = estimator.amplitude(every[:, :, n_players:])
                 square = amplitude[:, :, None] * operator.variance
