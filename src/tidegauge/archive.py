@@ -7,10 +7,10 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,10 @@ def write(
 ) -> None:
     """Write header and arrays; the file appears whole or not at all."""
     target = Path(path)
-    text = json.dumps({"kind": kind, "format": FORMATS[kind], **header})
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            header_bytes = np.frombuffer(text.encode(), dtype=np.uint8)
-            np.savez_compressed(file, header=header_bytes, **arrays)
+            dump(file, kind, header, arrays)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(target)
@@ -41,8 +39,23 @@ def write(
         raise
 
 
-def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read such a file back.
+def dump(
+    file: IO[bytes],
+    kind: str,
+    header: Mapping[str, Any],
+    arrays: Mapping[str, Any],
+    *,
+    save: Callable[..., None] = np.savez_compressed,
+) -> None:
+    """Write header and arrays to an open file; with `np.savez` as they are, which is faster."""
+    text = json.dumps({"kind": kind, "format": FORMATS[kind], **header})
+    save(file, header=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+
+
+def read(
+    file: str | os.PathLike[str] | IO[bytes], kind: str
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read such a file back, by its path or when it is open.
 
     Raises
     ------
@@ -50,11 +63,14 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
         When the file is not one of ours, holds another kind of object, is damaged, or was written
         in a later format.
     """
+    path = file if isinstance(file, str | os.PathLike) else "the file"
     try:
-        with zipfile.ZipFile(path) as file:
-            if sum(entry.file_size for entry in file.infolist()) > MAX_BYTES:
+        with zipfile.ZipFile(file) as entries:
+            if sum(entry.file_size for entry in entries.infolist()) > MAX_BYTES:
                 raise DataError(f"{path}: holds more than {MAX_BYTES >> 30} GiB; refused")
-        with np.load(path, allow_pickle=False) as stored:
+        if not isinstance(file, str | os.PathLike):
+            file.seek(0)
+        with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         header = json.loads(np.asarray(arrays.pop("header")).tobytes())
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
@@ -71,7 +87,7 @@ def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[
 
 
 @contextmanager
-def restoring(path: str | os.PathLike[str]) -> Iterator[None]:
+def restoring(path: object) -> Iterator[None]:
     """Turn what a damaged file trips over while it is restored into one clear error."""
     try:
         yield

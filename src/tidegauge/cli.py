@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import logging
 import os
 import platform
 import re
@@ -810,6 +811,62 @@ def demo(options: argparse.Namespace) -> Answer:
     screen = None if options.json else console()
     found = flights.run(out=options.out, minutes=options.every, screen=screen)
     return Answer(flights.document(found), lambda: flights.show(found, options.out))
+
+
+@command(
+    option("--config", type=Path, metavar="TOML", help="what flags do not say"),
+    option("--listen", metavar="HOST:PORT", help="127.0.0.1:7433 unless given; port 0 takes any"),
+    option("--directory", type=Path, help="journal and state; tidegauge-data unless given"),
+    option("--durability", choices=["power", "process"], help="what a reply outlives"),
+    option("--model", action="append", metavar="NAME=REF.tide", help="a model to watch"),
+    option("--insecure", action="store_true", default=None, help="plain text beyond this machine"),
+)
+def serve(options: argparse.Namespace) -> Answer:
+    """Take events over gRPC, keep them, answer; until SIGTERM, which drains."""
+    try:
+        from tidegauge.server import config as server_config
+        from tidegauge.server.serve import serve as run
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is needed here and not installed: pip install 'tidegauge[server]'"
+        ) from None
+    from tidegauge.journal import JournalError
+    from tidegauge.server.refused import Refused
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        config = (
+            server_config.load_config(options.config) if options.config else server_config.Config()
+        )
+        config = server_config.with_flags(
+            config, "listen", address=options.listen, insecure=options.insecure
+        )
+        config = server_config.with_flags(
+            config, "storage", directory=options.directory, durability=options.durability
+        )
+        config = server_config.with_models(config, options.model or ())
+        run(config)
+    except (server_config.ConfigError, JournalError, Refused) as error:
+        raise UsageError(one_line(error)) from None
+    return Answer({"stopped": True}, lambda: ["stopped"])
+
+
+@command(option("name", help="whom it is for"))
+def token(options: argparse.Namespace) -> Answer:
+    """Make a bearer token for a server; its text is shown once, its hash goes into the TOML."""
+    from tidegauge.server.security import new_token
+
+    text, digest = new_token()
+    lines = [
+        "[[tokens]]",
+        f"name = {json.dumps(options.name)}",
+        f'sha256 = "{digest}"',
+        'models = { "*" = ["write"] }',
+    ]
+    document = {"token": text, "sha256": digest}
+    return Answer(document, lambda: [f"token: {text}", "\n".join(lines)])
 
 
 @command()

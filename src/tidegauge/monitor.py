@@ -237,6 +237,17 @@ class Monitor:
         DataError
             When an id, timestamp, score, label or weight cannot be used; nothing is counted then.
         """
+        return int(np.count_nonzero(self.log_rows(batch)))
+
+    def log_rows(self, batch: object) -> NDArray[np.bool_]:
+        """As `log`; which of the rows were counted.
+
+        >>> import tidegauge as tg
+        >>> schema = tg.Schema(features=["age"], prediction_id="id")
+        >>> reference = tg.Reference.fit({"age": [31, 45]}, schema)
+        >>> tg.Monitor(reference).log_rows({"age": [30, 40, 50], "id": [1, 2, 1]})
+        array([ True,  True, False])
+        """
         with self._lock:
             table = None
             if self._sample is not None:  # whole rows are kept: all columns come to the host
@@ -250,7 +261,7 @@ class Monitor:
                 self._read(rows.host, *span)
             with held_back():
                 self._set_id_kind(id_kind)
-                counted = 0
+                counted = []
                 for span in ranges:
                     part = read.pop(span) if span in read else self._read(rows.host, *span)
                     accepted, cells = self._log(rows, span, part)
@@ -263,9 +274,9 @@ class Monitor:
                             keys=NO_KEYS if part.keys is None else part.keys,
                             labels=np.full(n, np.nan) if part.labels is None else part.labels,
                         )
-                    counted += int(np.count_nonzero(accepted))
+                    counted.append(accepted)
                     self._advance_table()
-                return counted
+                return np.concatenate([np.empty(0, dtype=np.bool_), *counted])
 
     def _advance_table(self) -> None:
         """Let old panes become part of wider ones, sums and sampled rows alike."""
@@ -490,6 +501,33 @@ class Monitor:
         with self._lock:
             counts = dict(zip(TRAFFIC_SLOTS, self._table.dropped.tolist(), strict=True))
         return {name: counts[name] for name in ("rows", "labelled")}
+
+    def windows(self) -> pa.Table:
+        """Windows that are kept, oldest first, with the rows and labels of every version.
+
+        Columns `version`, `window_start`, `window_end` (null without time), `rows` and `labels`.
+        """
+        with self._lock:
+            segments = "all" if len(self._table.cells) else None
+            keys, sums = self._table.read(self._span(None, None), segments=segments)
+            traffic = sums.slots(self._table.layout.traffic_block)
+        n = sums.n_rows
+        instants = [
+            np.full(n, "NaT", "datetime64[us]")
+            if moments is None
+            else moments.view("datetime64[us]")
+            for moments in (keys.window_start, keys.window_end)
+        ]
+        found = pa.table(
+            {
+                "version": pa.array([keys.versions[code] for code in keys.version], pa.string()),
+                "window_start": pa.array(instants[0], pa.timestamp("us", tz="UTC")),
+                "window_end": pa.array(instants[1], pa.timestamp("us", tz="UTC")),
+                "rows": pa.array(traffic[:, 0], pa.int64()),
+                "labels": pa.array(traffic[:, 3], pa.int64()),
+            }
+        )
+        return found.filter(pa.compute.greater(found["rows"], 0))
 
     @property
     def n_bytes(self) -> int:
@@ -1050,24 +1088,37 @@ class Monitor:
         """
         header, arrays = archive.read(path, "monitor")
         with archive.restoring(path):
-            parts: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
-            for name, array in arrays.items():
-                part, _, key = name.partition(".")
-                parts[part][key] = array
-            reference = Reference.from_state(header["reference"], parts["reference"], derived)
-            monitor = cls(reference, **header["settings"], device=device, threads=threads)
-            monitor._table.add_state(header["table"], parts["table"])
-            groups = monitor._table.add_groups(header["groups"])
-            join = parts["join"]
-            join["groups"] = groups[join["groups"]]
-            if not monitor._table.layout.accepts(
-                join["decisions"], join["labels"], join["early_labels"]
-            ):
-                raise DataError(f"{path}: the stored monitor is damaged (unknown classes)")
-            monitor._set_id_kind(header["ids"])
-            monitor._join.load(join, monitor._table.versions_of_groups)
-            if monitor._sample is not None:
-                monitor._sample.add_state(header["sample"], parts["sample"])
+            return cls.from_state(header, arrays, derived=derived, device=device, threads=threads)
+
+    @classmethod
+    def from_state(
+        cls,
+        header: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]],
+        *,
+        derived: Mapping[str, ArrayFunction] = NO_FUNCTIONS,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> Monitor:
+        """Restore what `state` gave; the parameters are those of `load`."""
+        parts: dict[str, dict[str, NDArray[Any]]] = defaultdict(dict)
+        for name, array in arrays.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = array
+        reference = Reference.from_state(header["reference"], parts["reference"], derived)
+        monitor = cls(reference, **header["settings"], device=device, threads=threads)
+        monitor._table.add_state(header["table"], parts["table"])
+        groups = monitor._table.add_groups(header["groups"])
+        join = parts["join"]
+        join["groups"] = groups[join["groups"]]
+        if not monitor._table.layout.accepts(
+            join["decisions"], join["labels"], join["early_labels"]
+        ):
+            raise DataError("the stored monitor is damaged (unknown classes)")
+        monitor._set_id_kind(header["ids"])
+        monitor._join.load(join, monitor._table.versions_of_groups)
+        if monitor._sample is not None:
+            monitor._sample.add_state(header["sample"], parts["sample"])
         return monitor
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

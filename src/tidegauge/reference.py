@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -274,7 +274,7 @@ class Reference:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | IO[bytes],
         *,
         derived: Mapping[str, ArrayFunction] = NO_FUNCTIONS,
     ) -> Reference:
@@ -283,7 +283,7 @@ class Reference:
         Parameters
         ----------
         path
-            What `save` wrote.
+            What `save` wrote, or a file open on it.
         derived
             Functions of the features that are derived by one, by name: files do not hold them.
 
@@ -295,7 +295,7 @@ class Reference:
             When it wants other functions than those given.
         """
         header, arrays = archive.read(path, "reference")
-        with archive.restoring(path):
+        with archive.restoring(path if isinstance(path, str | os.PathLike) else "the file"):
             return cls.from_state(header, arrays, derived)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegauge/v1/admin.proto\x12\x0ctidegauge.v1\"\xd1\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bschema_toml\x18\x02 \x01(\t\x12\x1a\n\x12schema_fingerprint\x18\x03 \x01(\x04\x12\x0e\n\x06window\x18\x04 \x01(\t\x12\x10\n\x08lateness\x18\x05 \x01(\t\x12\x35\n\tretention\x18\x06 \x03(\x0b\x32\".tidegauge.v1.Model.RetentionEntry\x1a\x30\n\x0eRetentionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xc7\x01\n\x0fPutModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\x0c\x12\x0e\n\x06window\x18\x03 \x01(\t\x12\x10\n\x08lateness\x18\x04 \x01(\t\x12?\n\tretention\x18\x05 \x03(\x0b\x32,.tidegauge.v1.PutModelRequest.RetentionEntry\x1a\x30\n\x0eRetentionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x10PutModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.tidegauge.v1.Model\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.tidegauge.v1.Model\"_\n\x18\x44\x65letePredictionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x13\n\x0binteger_ids\x18\x04 \x03(\x03\"@\n\x19\x44\x65letePredictionsResponse\x12\x11\n\tforgotten\x18\x01 \x01(\x04\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x13\n\x11\x43heckpointRequest\"&\n\x12\x43heckpointResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x32\xe1\x02\n\x0c\x41\x64minService\x12I\n\x08PutModel\x12\x1d.tidegauge.v1.PutModelRequest\x1a\x1e.tidegauge.v1.PutModelResponse\x12O\n\nListModels\x12\x1f.tidegauge.v1.ListModelsRequest\x1a .tidegauge.v1.ListModelsResponse\x12\x64\n\x11\x44\x65letePredictions\x12&.tidegauge.v1.DeletePredictionsRequest\x1a\'.tidegauge.v1.DeletePredictionsResponse\x12O\n\nCheckpoint\x12\x1f.tidegauge.v1.CheckpointRequest\x1a .tidegauge.v1.CheckpointResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegauge/v1/admin.proto\x12\x0ctidegauge.v1\"\xe6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bschema_toml\x18\x02 \x01(\t\x12\x1a\n\x12schema_fingerprint\x18\x03 \x01(\x04\x12\x0e\n\x06window\x18\x04 \x01(\t\x12\x10\n\x08lateness\x18\x05 \x01(\t\x12\x35\n\tretention\x18\x06 \x03(\x0b\x32\".tidegauge.v1.Model.RetentionEntry\x12\x13\n\x0bsample_rows\x18\x07 \x01(\r\x1a\x30\n\x0eRetentionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xdc\x01\n\x0fPutModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\x0c\x12\x0e\n\x06window\x18\x03 \x01(\t\x12\x10\n\x08lateness\x18\x04 \x01(\t\x12?\n\tretention\x18\x05 \x03(\x0b\x32,.tidegauge.v1.PutModelRequest.RetentionEntry\x12\x13\n\x0bsample_rows\x18\x06 \x01(\r\x1a\x30\n\x0eRetentionEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"6\n\x10PutModelResponse\x12\"\n\x05model\x18\x01 \x01(\x0b\x32\x13.tidegauge.v1.Model\"\x13\n\x11ListModelsRequest\"9\n\x12ListModelsResponse\x12#\n\x06models\x18\x01 \x03(\x0b\x32\x13.tidegauge.v1.Model\"_\n\x18\x44\x65letePredictionsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0b\n\x03ids\x18\x03 \x03(\t\x12\x13\n\x0binteger_ids\x18\x04 \x03(\x03\"@\n\x19\x44\x65letePredictionsResponse\x12\x11\n\tforgotten\x18\x01 \x01(\x04\x12\x10\n\x08replayed\x18\x02 \x01(\x08\"\x13\n\x11\x43heckpointRequest\"&\n\x12\x43heckpointResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x32\xe1\x02\n\x0c\x41\x64minService\x12I\n\x08PutModel\x12\x1d.tidegauge.v1.PutModelRequest\x1a\x1e.tidegauge.v1.PutModelResponse\x12O\n\nListModels\x12\x1f.tidegauge.v1.ListModelsRequest\x1a .tidegauge.v1.ListModelsResponse\x12\x64\n\x11\x44\x65letePredictions\x12&.tidegauge.v1.DeletePredictionsRequest\x1a\'.tidegauge.v1.DeletePredictionsResponse\x12O\n\nCheckpoint\x12\x1f.tidegauge.v1.CheckpointRequest\x1a .tidegauge.v1.CheckpointResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,27 +36,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUTMODELREQUEST_RETENTIONENTRY']._loaded_options = None
   _globals['_PUTMODELREQUEST_RETENTIONENTRY']._serialized_options = b'8\001'
   _globals['_MODEL']._serialized_start=43
-  _globals['_MODEL']._serialized_end=252
-  _globals['_MODEL_RETENTIONENTRY']._serialized_start=204
-  _globals['_MODEL_RETENTIONENTRY']._serialized_end=252
-  _globals['_PUTMODELREQUEST']._serialized_start=255
-  _globals['_PUTMODELREQUEST']._serialized_end=454
-  _globals['_PUTMODELREQUEST_RETENTIONENTRY']._serialized_start=204
-  _globals['_PUTMODELREQUEST_RETENTIONENTRY']._serialized_end=252
-  _globals['_PUTMODELRESPONSE']._serialized_start=456
-  _globals['_PUTMODELRESPONSE']._serialized_end=510
-  _globals['_LISTMODELSREQUEST']._serialized_start=512
-  _globals['_LISTMODELSREQUEST']._serialized_end=531
-  _globals['_LISTMODELSRESPONSE']._serialized_start=533
-  _globals['_LISTMODELSRESPONSE']._serialized_end=590
-  _globals['_DELETEPREDICTIONSREQUEST']._serialized_start=592
-  _globals['_DELETEPREDICTIONSREQUEST']._serialized_end=687
-  _globals['_DELETEPREDICTIONSRESPONSE']._serialized_start=689
-  _globals['_DELETEPREDICTIONSRESPONSE']._serialized_end=753
-  _globals['_CHECKPOINTREQUEST']._serialized_start=755
-  _globals['_CHECKPOINTREQUEST']._serialized_end=774
-  _globals['_CHECKPOINTRESPONSE']._serialized_start=776
-  _globals['_CHECKPOINTRESPONSE']._serialized_end=814
-  _globals['_ADMINSERVICE']._serialized_start=817
-  _globals['_ADMINSERVICE']._serialized_end=1170
+  _globals['_MODEL']._serialized_end=273
+  _globals['_MODEL_RETENTIONENTRY']._serialized_start=225
+  _globals['_MODEL_RETENTIONENTRY']._serialized_end=273
+  _globals['_PUTMODELREQUEST']._serialized_start=276
+  _globals['_PUTMODELREQUEST']._serialized_end=496
+  _globals['_PUTMODELREQUEST_RETENTIONENTRY']._serialized_start=225
+  _globals['_PUTMODELREQUEST_RETENTIONENTRY']._serialized_end=273
+  _globals['_PUTMODELRESPONSE']._serialized_start=498
+  _globals['_PUTMODELRESPONSE']._serialized_end=552
+  _globals['_LISTMODELSREQUEST']._serialized_start=554
+  _globals['_LISTMODELSREQUEST']._serialized_end=573
+  _globals['_LISTMODELSRESPONSE']._serialized_start=575
+  _globals['_LISTMODELSRESPONSE']._serialized_end=632
+  _globals['_DELETEPREDICTIONSREQUEST']._serialized_start=634
+  _globals['_DELETEPREDICTIONSREQUEST']._serialized_end=729
+  _globals['_DELETEPREDICTIONSRESPONSE']._serialized_start=731
+  _globals['_DELETEPREDICTIONSRESPONSE']._serialized_end=795
+  _globals['_CHECKPOINTREQUEST']._serialized_start=797
+  _globals['_CHECKPOINTREQUEST']._serialized_end=816
+  _globals['_CHECKPOINTRESPONSE']._serialized_start=818
+  _globals['_CHECKPOINTRESPONSE']._serialized_end=856
+  _globals['_ADMINSERVICE']._serialized_start=859
+  _globals['_ADMINSERVICE']._serialized_end=1212
 # @@protoc_insertion_point(module_scope)

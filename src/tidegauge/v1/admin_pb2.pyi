@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Model(_message.Message):
-    __slots__ = ("name", "schema_toml", "schema_fingerprint", "window", "lateness", "retention")
+    __slots__ = ("name", "schema_toml", "schema_fingerprint", "window", "lateness", "retention", "sample_rows")
     class RetentionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -21,16 +21,18 @@ class Model(_message.Message):
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     LATENESS_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_ROWS_FIELD_NUMBER: _ClassVar[int]
     name: str
     schema_toml: str
     schema_fingerprint: int
     window: str
     lateness: str
     retention: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., schema_toml: _Optional[str] = ..., schema_fingerprint: _Optional[int] = ..., window: _Optional[str] = ..., lateness: _Optional[str] = ..., retention: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    sample_rows: int
+    def __init__(self, name: _Optional[str] = ..., schema_toml: _Optional[str] = ..., schema_fingerprint: _Optional[int] = ..., window: _Optional[str] = ..., lateness: _Optional[str] = ..., retention: _Optional[_Mapping[str, str]] = ..., sample_rows: _Optional[int] = ...) -> None: ...
 
 class PutModelRequest(_message.Message):
-    __slots__ = ("name", "reference", "window", "lateness", "retention")
+    __slots__ = ("name", "reference", "window", "lateness", "retention", "sample_rows")
     class RetentionEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -43,12 +45,14 @@ class PutModelRequest(_message.Message):
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     LATENESS_FIELD_NUMBER: _ClassVar[int]
     RETENTION_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_ROWS_FIELD_NUMBER: _ClassVar[int]
     name: str
     reference: bytes
     window: str
     lateness: str
     retention: _containers.ScalarMap[str, str]
-    def __init__(self, name: _Optional[str] = ..., reference: _Optional[bytes] = ..., window: _Optional[str] = ..., lateness: _Optional[str] = ..., retention: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    sample_rows: int
+    def __init__(self, name: _Optional[str] = ..., reference: _Optional[bytes] = ..., window: _Optional[str] = ..., lateness: _Optional[str] = ..., retention: _Optional[_Mapping[str, str]] = ..., sample_rows: _Optional[int] = ...) -> None: ...
 
 class PutModelResponse(_message.Message):
     __slots__ = ("model",)

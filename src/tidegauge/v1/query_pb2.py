@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tidegauge.v1 import batch_pb2 as tidegauge_dot_v1_dot_batch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegauge/v1/query.proto\x12\x0ctidegauge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidegauge/v1/batch.proto\"b\n\x11GetMetricsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\x12\x0e\n\x06window\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\"*\n\x12GetMetricsResponse\x12\x14\n\x0c\x61rrow_stream\x18\x01 \x01(\x0c\"#\n\x12ListWindowsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"<\n\x13ListWindowsResponse\x12%\n\x07windows\x18\x01 \x03(\x0b\x32\x14.tidegauge.v1.Window\"\x9b\x01\n\x06Window\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x05start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x08\"\"\n\x11GetAccountRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xd5\x02\n\x12GetAccountResponse\x12<\n\x06\x65vents\x18\x01 \x03(\x0b\x32,.tidegauge.v1.GetAccountResponse.EventsEntry\x12\x1a\n\x12\x64ropped_by_clients\x18\x02 \x01(\x04\x12O\n\x10refused_requests\x18\x03 \x03(\x0b\x32\x35.tidegauge.v1.GetAccountResponse.RefusedRequestsEntry\x12-\n\twatermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x36\n\x14RefusedRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"/\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06window\x18\x02 \x01(\t\"\'\n\x0f\x45xplainResponse\x12\x14\n\x0c\x61rrow_stream\x18\x01 \x01(\x0c\"\x92\x01\n\x0e\x43ompareRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\x36\n\x11reference_columns\x18\x02 \x01(\x0b\x32\x19.tidegauge.v1.ColumnBatchH\x00\x12*\n\x07\x63urrent\x18\x03 \x01(\x0b\x32\x19.tidegauge.v1.ColumnBatchB\x0b\n\treference\"\'\n\x0f\x43ompareResponse\x12\x14\n\x0c\x61rrow_stream\x18\x01 \x01(\x0c\"4\n\x13StreamEventsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x99\x01\n\x14StreamEventsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\rwindow_closed\x18\x03 \x01(\x0b\x32\x14.tidegauge.v1.WindowH\x00\x12*\n\x05\x61lert\x18\x04 \x01(\x0b\x32\x19.tidegauge.v1.AlertChangeH\x00\x42\x07\n\x05\x65vent\"\xc5\x01\n\x0b\x41lertChange\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\x12\x0f\n\x07segment\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x12\n\nfrom_state\x18\x05 \x01(\t\x12\x10\n\x08to_state\x18\x06 \x01(\t\x12\r\n\x05value\x18\x07 \x01(\x01\x12\r\n\x05limit\x18\x08 \x01(\x01\x12\x30\n\x0cwindow_start\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xef\x03\n\x0cQueryService\x12Q\n\nGetMetrics\x12\x1f.tidegauge.v1.GetMetricsRequest\x1a .tidegauge.v1.GetMetricsResponse0\x01\x12R\n\x0bListWindows\x12 .tidegauge.v1.ListWindowsRequest\x1a!.tidegauge.v1.ListWindowsResponse\x12O\n\nGetAccount\x12\x1f.tidegauge.v1.GetAccountRequest\x1a .tidegauge.v1.GetAccountResponse\x12\x46\n\x07\x45xplain\x12\x1c.tidegauge.v1.ExplainRequest\x1a\x1d.tidegauge.v1.ExplainResponse\x12\x46\n\x07\x43ompare\x12\x1c.tidegauge.v1.CompareRequest\x1a\x1d.tidegauge.v1.CompareResponse\x12W\n\x0cStreamEvents\x12!.tidegauge.v1.StreamEventsRequest\x1a\".tidegauge.v1.StreamEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidegauge/v1/query.proto\x12\x0ctidegauge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18tidegauge/v1/batch.proto\"b\n\x11GetMetricsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07metrics\x18\x02 \x03(\t\x12\x0f\n\x07\x63olumns\x18\x03 \x03(\t\x12\x0e\n\x06window\x18\x04 \x01(\t\x12\x0c\n\x04step\x18\x05 \x01(\t\"*\n\x12GetMetricsResponse\x12\x14\n\x0c\x61rrow_stream\x18\x01 \x01(\x0c\"#\n\x12ListWindowsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"<\n\x13ListWindowsResponse\x12%\n\x07windows\x18\x01 \x03(\x0b\x32\x14.tidegauge.v1.Window\"\x9b\x01\n\x06Window\x12\x0f\n\x07version\x18\x01 \x01(\t\x12)\n\x05start\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03\x65nd\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0e\n\x06labels\x18\x05 \x01(\x04\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x08\"\"\n\x11GetAccountRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xf3\x02\n\x12GetAccountResponse\x12<\n\x06\x65vents\x18\x01 \x03(\x0b\x32,.tidegauge.v1.GetAccountResponse.EventsEntry\x12\x1a\n\x12\x64ropped_by_clients\x18\x02 \x01(\x04\x12O\n\x10refused_requests\x18\x03 \x03(\x0b\x32\x35.tidegauge.v1.GetAccountResponse.RefusedRequestsEntry\x12-\n\twatermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14quarantined_requests\x18\x05 \x01(\x04\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x1a\x36\n\x14RefusedRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"/\n\x0e\x45xplainRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06window\x18\x02 \x01(\t\"\'\n\x0f\x45xplainResponse\x12\x14\n\x0c\x61rrow_stream\x18\x01 \x01(\x0c\"\x92\x01\n\x0e\x43ompareRequest\x12\x0f\n\x05model\x18\x01 \x01(\tH\x00\x12\x36\n\x11reference_columns\x18\x02 \x01(\x0b\x32\x19.tidegauge.v1.ColumnBatchH\x00\x12*\n\x07\x63urrent\x18\x03 \x01(\x0b\x32\x19.tidegauge.v1.ColumnBatchB\x0b\n\treference\"\'\n\x0f\x43ompareResponse\x12\x14\n\x0c\x61rrow_stream\x18\x01 \x01(\x0c\"4\n\x13StreamEventsRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"\x99\x01\n\x14StreamEventsResponse\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12-\n\rwindow_closed\x18\x03 \x01(\x0b\x32\x14.tidegauge.v1.WindowH\x00\x12*\n\x05\x61lert\x18\x04 \x01(\x0b\x32\x19.tidegauge.v1.AlertChangeH\x00\x42\x07\n\x05\x65vent\"\xc5\x01\n\x0b\x41lertChange\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\t\x12\x0f\n\x07segment\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x12\n\nfrom_state\x18\x05 \x01(\t\x12\x10\n\x08to_state\x18\x06 \x01(\t\x12\r\n\x05value\x18\x07 \x01(\x01\x12\r\n\x05limit\x18\x08 \x01(\x01\x12\x30\n\x0cwindow_start\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xef\x03\n\x0cQueryService\x12Q\n\nGetMetrics\x12\x1f.tidegauge.v1.GetMetricsRequest\x1a .tidegauge.v1.GetMetricsResponse0\x01\x12R\n\x0bListWindows\x12 .tidegauge.v1.ListWindowsRequest\x1a!.tidegauge.v1.ListWindowsResponse\x12O\n\nGetAccount\x12\x1f.tidegauge.v1.GetAccountRequest\x1a .tidegauge.v1.GetAccountResponse\x12\x46\n\x07\x45xplain\x12\x1c.tidegauge.v1.ExplainRequest\x1a\x1d.tidegauge.v1.ExplainResponse\x12\x46\n\x07\x43ompare\x12\x1c.tidegauge.v1.CompareRequest\x1a\x1d.tidegauge.v1.CompareResponse\x12W\n\x0cStreamEvents\x12!.tidegauge.v1.StreamEventsRequest\x1a\".tidegauge.v1.StreamEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,25 +50,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETACCOUNTREQUEST']._serialized_start=502
   _globals['_GETACCOUNTREQUEST']._serialized_end=536
   _globals['_GETACCOUNTRESPONSE']._serialized_start=539
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=880
-  _globals['_GETACCOUNTRESPONSE_EVENTSENTRY']._serialized_start=779
-  _globals['_GETACCOUNTRESPONSE_EVENTSENTRY']._serialized_end=824
-  _globals['_GETACCOUNTRESPONSE_REFUSEDREQUESTSENTRY']._serialized_start=826
-  _globals['_GETACCOUNTRESPONSE_REFUSEDREQUESTSENTRY']._serialized_end=880
-  _globals['_EXPLAINREQUEST']._serialized_start=882
-  _globals['_EXPLAINREQUEST']._serialized_end=929
-  _globals['_EXPLAINRESPONSE']._serialized_start=931
-  _globals['_EXPLAINRESPONSE']._serialized_end=970
-  _globals['_COMPAREREQUEST']._serialized_start=973
-  _globals['_COMPAREREQUEST']._serialized_end=1119
-  _globals['_COMPARERESPONSE']._serialized_start=1121
-  _globals['_COMPARERESPONSE']._serialized_end=1160
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=1162
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=1214
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1217
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1370
-  _globals['_ALERTCHANGE']._serialized_start=1373
-  _globals['_ALERTCHANGE']._serialized_end=1570
-  _globals['_QUERYSERVICE']._serialized_start=1573
-  _globals['_QUERYSERVICE']._serialized_end=2068
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=910
+  _globals['_GETACCOUNTRESPONSE_EVENTSENTRY']._serialized_start=809
+  _globals['_GETACCOUNTRESPONSE_EVENTSENTRY']._serialized_end=854
+  _globals['_GETACCOUNTRESPONSE_REFUSEDREQUESTSENTRY']._serialized_start=856
+  _globals['_GETACCOUNTRESPONSE_REFUSEDREQUESTSENTRY']._serialized_end=910
+  _globals['_EXPLAINREQUEST']._serialized_start=912
+  _globals['_EXPLAINREQUEST']._serialized_end=959
+  _globals['_EXPLAINRESPONSE']._serialized_start=961
+  _globals['_EXPLAINRESPONSE']._serialized_end=1000
+  _globals['_COMPAREREQUEST']._serialized_start=1003
+  _globals['_COMPAREREQUEST']._serialized_end=1149
+  _globals['_COMPARERESPONSE']._serialized_start=1151
+  _globals['_COMPARERESPONSE']._serialized_end=1190
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=1192
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=1244
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=1247
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1400
+  _globals['_ALERTCHANGE']._serialized_start=1403
+  _globals['_ALERTCHANGE']._serialized_end=1600
+  _globals['_QUERYSERVICE']._serialized_start=1603
+  _globals['_QUERYSERVICE']._serialized_end=2098
 # @@protoc_insertion_point(module_scope)

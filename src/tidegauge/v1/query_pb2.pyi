@@ -65,7 +65,7 @@ class GetAccountRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetAccountResponse(_message.Message):
-    __slots__ = ("events", "dropped_by_clients", "refused_requests", "watermark")
+    __slots__ = ("events", "dropped_by_clients", "refused_requests", "watermark", "quarantined_requests")
     class EventsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -84,11 +84,13 @@ class GetAccountResponse(_message.Message):
     DROPPED_BY_CLIENTS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     WATERMARK_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     events: _containers.ScalarMap[str, int]
     dropped_by_clients: int
     refused_requests: _containers.ScalarMap[str, int]
     watermark: _timestamp_pb2.Timestamp
-    def __init__(self, events: _Optional[_Mapping[str, int]] = ..., dropped_by_clients: _Optional[int] = ..., refused_requests: _Optional[_Mapping[str, int]] = ..., watermark: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    quarantined_requests: int
+    def __init__(self, events: _Optional[_Mapping[str, int]] = ..., dropped_by_clients: _Optional[int] = ..., refused_requests: _Optional[_Mapping[str, int]] = ..., watermark: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., quarantined_requests: _Optional[int] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("model", "window")

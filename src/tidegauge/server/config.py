@@ -1,0 +1,325 @@
+"""What a server is told: a TOML file, checked to the last key, and flags that go before it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
+
+from tidegauge.journal import Durability
+from tidegauge.window import parse_duration
+
+_SIZES = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
+_SIZES |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+SCOPES = ("read", "write", "admin")
+LARGEST_MESSAGE = 16 << 20
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it and what is allowed."""
+
+
+def size_of(text: str | int) -> int:
+    """Read a number of bytes, such as "256MiB".
+
+    >>> size_of("4MiB")
+    4194304
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
+    if isinstance(text, bool) or found is None or found[2].lower() not in _SIZES:
+        raise ConfigError(f"{text!r} is no size; write bytes, or such as '256MiB'")
+    return int(float(found[1]) * _SIZES[found[2].lower()])
+
+
+def seconds_of(text: str) -> float:
+    """Read a duration, such as "20s".
+
+    >>> seconds_of("30min")
+    1800.0
+    """
+    try:
+        return parse_duration(str(text), role="duration") / 1e6
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where the server listens, and to whom.
+
+    >>> Listen().address
+    '127.0.0.1:7433'
+    """
+
+    address: str = "127.0.0.1:7433"
+    insecure: bool = False  # plain text beyond this machine
+    reflection: bool = True
+    message: str = "4MiB"  # largest request
+    streams: int = 256  # StreamWrite calls at once
+    keepalive: str = "30s"
+    connection_age: str = "30min"
+    grace: str = "20s"  # for calls to end when the server stops
+
+    def __post_init__(self) -> None:
+        if not 1 << 16 <= size_of(self.message) <= LARGEST_MESSAGE:
+            raise ConfigError(f"message is 64KiB to 16MiB, got {self.message!r}")
+        if not 1 <= self.streams <= 4096:
+            raise ConfigError(f"streams is 1 to 4096, got {self.streams}")
+        for text in (self.keepalive, self.connection_age, self.grace):
+            seconds_of(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Where requests are written down, and how much may be.
+
+    >>> Storage().durability
+    'power'
+    """
+
+    directory: Path = Path("tidegauge-data")
+    durability: Durability = "power"
+    journal: str = "64GiB"  # largest journal
+    min_free: str = "64MiB"  # of its disk
+    in_flight: str = "256MiB"
+    checkpoint: str = "512MiB"  # of requests from one stored state to the next
+
+    def __post_init__(self) -> None:
+        if self.durability not in get_args(Durability):
+            raise ConfigError(
+                f"durability is {' or '.join(get_args(Durability))}, got {self.durability!r}"
+            )
+        for text in (self.journal, self.min_free, self.in_flight, self.checkpoint):
+            size_of(text)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Parquet files of what was accepted, by model and date.
+
+    >>> History().enabled
+    False
+    """
+
+    enabled: bool = False
+    rows: int = 1_000_000  # of requests that are sealed together,
+    every: str = "10min"  # or after so long
+    keep_for: str | None = None  # for ever unless given
+    keep_bytes: str | None = None
+
+    def __post_init__(self) -> None:
+        seconds_of(self.every)
+        if self.keep_for is not None:
+            seconds_of(self.keep_for)
+        if self.keep_bytes is not None:
+            size_of(self.keep_bytes)
+        if self.rows < 1:
+            raise ConfigError(f"rows is at least 1, got {self.rows}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificate of the server, and the authority of clients that must show theirs.
+
+    >>> Tls(Path("cert.pem"), Path("key.pem")).client_authority is None
+    True
+    """
+
+    certificate: Path
+    key: Path
+    client_authority: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A bearer token, by the SHA-256 of its text, and what it may do with which models.
+
+    >>> Token("ci", "0" * 64, {"flights": ("write",)}).name
+    'ci'
+    """
+
+    name: str
+    sha256: str
+    models: Mapping[str, tuple[str, ...]]  # "*" stands for every model
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ConfigError(
+                f"token {self.name!r}: sha256 is 64 hexadecimal digits; "
+                "`tidegauge token` makes a token and its line"
+            )
+        for model, scopes in self.models.items():
+            if wrong := set(scopes) - set(SCOPES):
+                raise ConfigError(
+                    f"token {self.name!r}: model {model!r} has scope {sorted(wrong)[0]!r}; allowed "
+                    f"are {', '.join(SCOPES)}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A model that is there from the start.
+
+    >>> ModelConfig(Path("flights.tide")).lateness
+    '48h'
+    """
+
+    reference: Path
+    window: str | None = None
+    lateness: str = "48h"
+    retention: Mapping[str, str] = field(default_factory=dict)
+    sample_rows: int = 0
+    onnx: Path | None = None  # the model itself, for explanations
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    r"""All of it.
+
+    >>> config_of('[listen]\nadress = "x"')
+    Traceback (most recent call last):
+    tidegauge.server.config.ConfigError: [listen] knows no 'adress'; allowed are address, ...
+    """
+
+    listen: Listen = field(default_factory=Listen)
+    storage: Storage = field(default_factory=Storage)
+    history: History = field(default_factory=History)
+    tls: Tls | None = None
+    tokens: tuple[Token, ...] = ()
+    models: Mapping[str, ModelConfig] = field(default_factory=dict)
+
+
+def config_of(text: str, directory: Path = Path()) -> Config:
+    """Read a configuration; relative paths start at a directory.
+
+    Raises
+    ------
+    ConfigError
+        When it is not TOML, or a key is unknown or holds what it cannot.
+    """
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"not valid TOML: {error}") from None
+    parts: dict[str, Any] = {}
+    known = [entry.name for entry in fields(Config)]
+    for name, value in document.items():
+        if name not in known:
+            raise ConfigError(f"unknown table [{name}]; allowed are {', '.join(known)}")
+        if name == "tokens":
+            if not isinstance(value, list):
+                raise ConfigError("tokens are written as [[tokens]], one table a token")
+            parts[name] = tuple(_part(Token, "tokens", entry, directory) for entry in value)
+        elif name == "models":
+            entries = _table("models", value)
+            parts[name] = {
+                model: _part(ModelConfig, f"models.{model}", entry, directory)
+                for model, entry in entries.items()
+            }
+        else:
+            made = {"listen": Listen, "storage": Storage, "history": History, "tls": Tls}[name]
+            parts[name] = _part(made, name, value, directory)
+    config = Config(**parts)
+    names = [token.name for token in config.tokens]
+    if len(set(names)) < len(names):
+        raise ConfigError("two [[tokens]] have the same name")
+    return config
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file; relative paths in it start where it lies."""
+    try:
+        return config_of(path.read_text(encoding="utf-8"), path.parent)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def with_flags(config: Config, table: str, **given: Any) -> Config:
+    """Put flags that were given in the place of what a table says.
+
+    >>> with_flags(Config(), "listen", address="[::1]:0", streams=None).listen.address
+    '[::1]:0'
+    """
+    wanted = {name: value for name, value in given.items() if value is not None}
+    return replace(config, **{table: replace(getattr(config, table), **wanted)})
+
+
+def with_models(config: Config, given: Sequence[str]) -> Config:
+    """Add models that were given as NAME=REF.tide.
+
+    >>> list(with_models(Config(), ["flights=flights.tide"]).models)
+    ['flights']
+    """
+    models = dict(config.models)
+    for text in given:
+        name, _, path = text.partition("=")
+        if not (name and path):
+            raise ConfigError(f"--model is NAME=REF.tide, got {text!r}")
+        models[name] = ModelConfig(Path(path))
+    return replace(config, models=models)
+
+
+def _table(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"[{name}] is a table, got {value!r}")
+    return value
+
+
+def _part(made: type, name: str, value: Any, directory: Path) -> Any:
+    table = _table(name, value)
+    assert is_dataclass(made)
+    hints = get_type_hints(made)
+    known = [entry.name for entry in fields(made)]
+    settings: dict[str, Any] = {}
+    for key, given in table.items():
+        if key not in known:
+            raise ConfigError(f"[{name}] knows no {key!r}; allowed are {', '.join(known)}")
+        settings[key] = _value(f"[{name}] {key}", hints[key], given, directory)
+    required = [
+        entry.name
+        for entry in fields(made)
+        if entry.default is entry.default_factory and entry.name not in settings
+    ]
+    if required:
+        raise ConfigError(f"[{name}] needs {required[0]!r}")
+    try:
+        return cast("Any", made)(**settings)
+    except ConfigError as error:
+        raise ConfigError(f"[{name}] {error}") from None
+
+
+def _value(place: str, hint: Any, given: Any, directory: Path) -> Any:
+    kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
+    kind = next(each for each in kinds if each is not type(None))
+    if kind is Path:
+        if not isinstance(given, str):
+            raise ConfigError(f"{place} is a path, got {given!r}")
+        return directory / given
+    if kind in (str, bool, int):
+        if type(given) is not kind:
+            words = {str: "text", bool: "true or false", int: "a whole number"}
+            raise ConfigError(f"{place} is {words[kind]}, got {given!r}")
+        return given
+    if kind == Durability:
+        return given
+    return _scopes(place, given) if "tuple" in str(kind) else _texts(place, given)
+
+
+def _texts(place: str, given: Any) -> dict[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
+        raise ConfigError(f"{place} is a table of text, got {given!r}")
+    return given
+
+
+def _scopes(place: str, given: Any) -> dict[str, tuple[str, ...]]:
+    if not isinstance(given, dict) or not all(
+        isinstance(each, list) and all(isinstance(scope, str) for scope in each)
+        for each in given.values()
+    ):
+        raise ConfigError(f"{place} is a table of lists, such as {{ flights = ['write'] }}")
+    return {model: tuple(scopes) for model, scopes in given.items()}

@@ -1,0 +1,224 @@
+"""A server from its configuration: journal, desk, services, health; started, drained, stopped."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from tidegauge.journal import Journal, JournalError
+from tidegauge.server.config import Config, ConfigError, seconds_of, size_of
+from tidegauge.server.desk import Desk, fingerprint
+from tidegauge.server.security import Gate, credentials
+from tidegauge.server.service import AdminService, IngestService, QueryService
+from tidegauge.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    ingest_pb2,
+    ingest_pb2_grpc,
+    query_pb2,
+    query_pb2_grpc,
+)
+
+log = logging.getLogger(__name__)
+
+WORKERS = 128  # threads for calls that are not streams; one that waits costs a few kilobytes
+SWITCH = 0.0005  # seconds that a thread may keep the interpreter while others wait
+STREAM_GRACE = 2.0  # seconds that a stream has to end after the server said that it stops
+SERVICES = {
+    "tidegauge.v1.IngestService": ingest_pb2,
+    "tidegauge.v1.QueryService": query_pb2,
+    "tidegauge.v1.AdminService": admin_pb2,
+}
+
+
+class Server:
+    """Listens from its construction on until `stop`.
+
+    Parameters
+    ----------
+    config
+        What it is told. Port 0 takes a free one; `port` says which.
+
+    Raises
+    ------
+    ConfigError
+        When it cannot be so.
+    JournalError
+        When the directory cannot be used.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from tidegauge.server.config import Listen, Storage
+    >>> storage = Storage(Path(tempfile.mkdtemp()), journal="64MiB", min_free="0")
+    >>> with Server(Config(Listen("127.0.0.1:0"), storage)) as server:
+    ...     server.port > 0
+    True
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        listen, storage = config.listen, config.storage
+        secret = credentials(config)
+        journal = Journal(
+            storage.directory,
+            limit=size_of(storage.journal),
+            min_free=size_of(storage.min_free),
+            durability=storage.durability,
+        )
+        self.desk = Desk(
+            journal,
+            in_flight_bytes=size_of(storage.in_flight),
+            checkpoint_bytes=size_of(storage.checkpoint),
+        )
+        self._stopped = threading.Event()
+        self._stopping = threading.Lock()
+        try:
+            self._put_models()
+            self._health = health.HealthServicer()
+            self._server = self._make_server()
+            if secret is None:
+                self.port = self._server.add_insecure_port(listen.address)
+            else:
+                self.port = self._server.add_secure_port(listen.address, secret)
+        except RuntimeError as error:
+            self.desk.close()
+            raise ConfigError(f"{listen.address} cannot be listened on: {error}") from None
+        except BaseException:
+            self.desk.close()
+            raise
+        self.desk.listen(self._tell_health)
+        self._serving: bool | None = None
+        self._tell_health()
+        self._keeper = threading.Thread(target=self._keep, name="tidegauge-keeper", daemon=True)
+        self._keeper.start()
+        self._server.start()
+        log.info("listening on %s (port %d)", listen.address, self.port)
+
+    def _put_models(self) -> None:
+        """Add the models of the configuration that are not there yet."""
+        for name, model in self.config.models.items():
+            try:
+                reference = model.reference.read_bytes()
+            except OSError as error:
+                raise ConfigError(f"[models.{name}] {model.reference}: {error.strerror}") from None
+            settings = {
+                "window": model.window,
+                "lateness": model.lateness,
+                "retention": dict(model.retention),
+                "sample_rows": model.sample_rows,
+            }
+            if (watched := self.desk.models.get(name)) is None:
+                self.desk.put_model(name, reference, settings).result()
+                continue
+            monitor = self.desk.read_reference(reference)
+            if fingerprint(monitor.schema.to_toml()) != watched.fingerprint or (
+                monitor.secret != watched.monitor.reference.secret
+            ):
+                raise ConfigError(
+                    f"[models.{name}] {model.reference} is another reference than the one that "
+                    "its events were counted with; give the new one a name of its own"
+                )
+
+    def _make_server(self) -> Any:
+        listen = self.config.listen
+        beat = int(seconds_of(listen.keepalive) * 1000)
+        age = int(seconds_of(listen.connection_age) * 1000)
+        size = size_of(listen.message)
+        server = grpc.server(
+            ThreadPoolExecutor(WORKERS + listen.streams, thread_name_prefix="tidegauge-rpc"),
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", size),
+                ("grpc.max_send_message_length", size),
+                ("grpc.keepalive_time_ms", beat),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+                ("grpc.max_connection_age_ms", age),
+                ("grpc.max_connection_age_grace_ms", 30_000),
+                ("grpc.max_concurrent_streams", 256),
+            ],
+        )
+        gate = Gate(self.config.tokens)
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(
+            IngestService(self.desk, gate, listen.streams), server
+        )
+        query_pb2_grpc.add_QueryServiceServicer_to_server(QueryService(self.desk, gate), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.desk, gate), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if listen.reflection:
+            names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _tell_health(self) -> None:
+        """Let the health service say whether requests are taken."""
+        serving = self.desk.trouble is None and not self.desk.draining
+        if serving == self._serving:
+            return
+        self._serving = serving
+        states = health_pb2.HealthCheckResponse
+        for name in ("", *SERVICES):
+            reads = name.endswith("QueryService") and not self.desk.draining
+            state = states.SERVING if serving or reads else states.NOT_SERVING
+            self._health.set(name, state)
+
+    def _keep(self) -> None:
+        """What is due every second."""
+        while not self._stopped.wait(1.0):
+            if self.config.storage.durability == "process":
+                try:
+                    self.desk.journal.sync()
+                except JournalError as error:
+                    log.error("the journal could not be brought to the disk: %s", error)
+
+    def stop(self) -> None:
+        """Take nothing new, reply to everything taken, store the state, close the journal."""
+        with self._stopping:
+            if self._stopped.is_set():
+                return
+            self.desk.drain()
+            self._tell_health()
+            grace = seconds_of(self.config.listen.grace)
+            self._server.stop(grace).wait()
+            self._stopped.set()
+            self._keeper.join()
+            self.desk.close()
+            log.info("stopped")
+
+    def wait(self) -> None:
+        """Return once the server has stopped."""
+        self._stopped.wait()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def serve(config: Config) -> None:
+    """Run a server until SIGTERM or SIGINT, then drain it."""
+    sys.setswitchinterval(SWITCH)
+    asked = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: asked.set())
+    with Server(config) as server:
+        sys.stderr.write(f"tidegauge: listening on port {server.port}\n")
+        sys.stderr.flush()
+        asked.wait()
+        log.info("asked to stop")

@@ -1,0 +1,440 @@
+"""The services of tidegauge.v1: one method per rpc, each a few lines to and from the desk."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from datetime import datetime
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+import grpc
+import pyarrow as pa
+from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from pyarrow import ipc
+
+from tidegauge.journal import COLUMNS, FORGET, OUTCOMES, PREDICTIONS, STREAM, JournalError
+from tidegauge.server import batches
+from tidegauge.server.desk import Answer, Desk, Watched
+from tidegauge.server.refused import Refused, invalid
+from tidegauge.server.security import Gate
+from tidegauge.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    ingest_pb2,
+    ingest_pb2_grpc,
+    query_pb2,
+    query_pb2_grpc,
+)
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "tidegauge"
+VERSION = version("tidegauge")
+PART = 1 << 20  # bytes of an answer that are sent at once
+WINDOW = 64  # requests of one stream that may wait for their replies
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+# -- how a refusal looks on the wire ---------------------------------------------------------------
+
+
+def status_of(refusal: Refused) -> status_pb2.Status:
+    """Write a refusal as google.rpc.Status, with its details.
+
+    >>> status_of(invalid("model", "is empty")).code == code_pb2.INVALID_ARGUMENT
+    True
+    """
+    status = status_pb2.Status(code=code_pb2.Code.Value(refusal.code), message=str(refusal))
+    details: list[Any] = [
+        error_details_pb2.ErrorInfo(reason=refusal.reason, domain=DOMAIN, metadata=refusal.metadata)
+    ]
+    if refusal.fields:
+        details.append(
+            error_details_pb2.BadRequest(
+                field_violations=[
+                    error_details_pb2.BadRequest.FieldViolation(field=field, description=problem)
+                    for field, problem in refusal.fields
+                ]
+            )
+        )
+    if refusal.retry_after is not None:
+        delay = duration_pb2.Duration(
+            seconds=int(refusal.retry_after), nanos=int(refusal.retry_after % 1 * 1e9)
+        )
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status
+
+
+def _abort(context: grpc.ServicerContext, error: Exception) -> None:
+    if not isinstance(error, Refused):
+        log.exception("a call failed", exc_info=error)
+        error = Refused("INTERNAL", "INTERNAL", f"the server failed: {type(error).__name__}")
+    context.abort_with_status(rpc_status.to_status(status_of(error)))
+
+
+def _rpc(
+    method: Callable[[Any, Request, Any], Response],
+) -> Callable[[Any, Request, Any], Response]:
+    """Turn what a method raises into a status."""
+
+    @functools.wraps(method)
+    def call(self: Any, request: Request, context: Any) -> Response:
+        try:
+            return method(self, request, context)
+        except Exception as error:
+            _abort(context, error)
+            raise  # not reached: abort raises
+
+    return call
+
+
+def _streaming_rpc(
+    method: Callable[[Any, Request, Any], Iterator[Response]],
+) -> Callable[[Any, Request, Any], Iterator[Response]]:
+    """Turn what a method of many answers raises into a status."""
+
+    @functools.wraps(method)
+    def call(self: Any, request: Request, context: Any) -> Iterator[Response]:
+        try:
+            yield from method(self, request, context)
+        except Exception as error:
+            if not context.is_active():
+                return
+            _abort(context, error)
+
+    return call
+
+
+def _authorization(context: grpc.ServicerContext) -> str:
+    for key, value in context.invocation_metadata():
+        if key == "authorization":
+            return str(value)
+    return ""
+
+
+# -- events in -------------------------------------------------------------------------------------
+
+
+class IngestService(ingest_pb2_grpc.IngestServiceServicer):
+    """Takes events."""
+
+    def __init__(self, desk: Desk, gate: Gate, max_streams: int) -> None:
+        self._desk = desk
+        self._gate = gate
+        self._streams = threading.BoundedSemaphore(max_streams)
+
+    @_rpc
+    def WritePredictions(
+        self, request: ingest_pb2.WritePredictionsRequest, context: grpc.ServicerContext
+    ) -> ingest_pb2.WritePredictionsResponse:
+        """Add predictions."""
+        answer = self._write(PREDICTIONS, request, _authorization(context)).result()
+        return ingest_pb2.WritePredictionsResponse(
+            outcome=_outcome(answer), replayed=answer.replayed, server_version=VERSION
+        )
+
+    @_rpc
+    def WriteOutcomes(
+        self, request: ingest_pb2.WriteOutcomesRequest, context: grpc.ServicerContext
+    ) -> ingest_pb2.WriteOutcomesResponse:
+        """Add outcomes."""
+        answer = self._write(OUTCOMES, request, _authorization(context)).result()
+        return ingest_pb2.WriteOutcomesResponse(
+            outcome=_outcome(answer), replayed=answer.replayed, server_version=VERSION
+        )
+
+    def _write(self, kind: int, request: Any, authorization: str) -> Future[Answer]:
+        self._gate.check(authorization, "write", request.model)
+        which = request.WhichOneof("body")
+        if which is None:
+            raise invalid("body", "is missing; send `columns` or `arrow_stream`")
+        columns = which == "columns"
+        dropped = request.dropped
+        return self._desk.write(
+            kind,
+            request.model,
+            request.request_id,
+            encoding=COLUMNS if columns else STREAM,
+            body=request.columns.SerializeToString() if columns else request.arrow_stream,
+            rows=batches.unpack(request.columns) if columns else None,
+            version=request.model_version if kind == PREDICTIONS else "",
+            schema_fingerprint=request.schema_fingerprint,
+            dropped=dropped.queue_full + dropped.expired + dropped.refused,
+        )
+
+    @_streaming_rpc
+    def StreamWrite(
+        self,
+        request_iterator: Iterator[ingest_pb2.StreamWriteRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[ingest_pb2.StreamWriteResponse]:
+        """Add both over one stream; replies in the order of the requests."""
+        if not self._streams.acquire(blocking=False):
+            raise Refused(
+                "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
+            )
+        answers: queue.Queue[tuple[str, Future[Answer] | Refused] | None] = queue.Queue(WINDOW)
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        reader = threading.Thread(
+            target=self._read_stream,
+            args=(request_iterator, _authorization(context), answers, gone),
+            name="tidegauge-stream",
+            daemon=True,
+        )
+        try:
+            reader.start()
+            while (entry := answers.get()) is not None:
+                yield _stream_response(*entry)
+        finally:
+            gone.set()
+            with answers.mutex:  # a reader that waits for room goes on, and sees that we are gone
+                answers.queue.clear()
+                answers.not_full.notify_all()
+            self._streams.release()
+
+    def _read_stream(
+        self,
+        requests: Iterator[ingest_pb2.StreamWriteRequest],
+        authorization: str,
+        answers: queue.Queue[tuple[str, Future[Answer] | Refused] | None],
+        gone: threading.Event,
+    ) -> None:
+        """Hand the requests of a stream to the desk as they come."""
+        try:
+            for request in requests:
+                if gone.is_set():
+                    break
+                which = request.WhichOneof("request")
+                body = request.predictions if which == "predictions" else request.outcomes
+                kind = PREDICTIONS if which == "predictions" else OUTCOMES
+                try:
+                    entry: Future[Answer] | Refused = self._write(kind, body, authorization)
+                except Refused as refusal:
+                    entry = refusal
+                answers.put((body.request_id, entry))
+        except grpc.RpcError:
+            pass  # the client is gone; what it has sent is counted, what it has not is its own
+        except Exception:
+            log.exception("a stream failed")
+        finally:
+            answers.put(None)
+
+
+def _outcome(answer: Answer) -> ingest_pb2.Outcome:
+    return ingest_pb2.Outcome(
+        accepted=answer.accepted, duplicates=answer.duplicates, rejected=answer.rejected
+    )
+
+
+def _stream_response(
+    request_id: str, entry: Future[Answer] | Refused
+) -> ingest_pb2.StreamWriteResponse:
+    try:
+        if isinstance(entry, Refused):
+            raise entry
+        answer = entry.result()
+    except Refused as refusal:
+        return ingest_pb2.StreamWriteResponse(
+            request_id=request_id, error=status_of(refusal).SerializeToString()
+        )
+    return ingest_pb2.StreamWriteResponse(
+        request_id=request_id, outcome=_outcome(answer), replayed=answer.replayed
+    )
+
+
+# -- answers out -----------------------------------------------------------------------------------
+
+
+class QueryService(query_pb2_grpc.QueryServiceServicer):
+    """Reads."""
+
+    def __init__(self, desk: Desk, gate: Gate) -> None:
+        self._desk = desk
+        self._gate = gate
+
+    def _model(self, name: str, context: grpc.ServicerContext) -> Watched:
+        self._gate.check(_authorization(context), "read", name)
+        return self._desk.model(name)
+
+    @_streaming_rpc
+    def GetMetrics(
+        self, request: query_pb2.GetMetricsRequest, context: grpc.ServicerContext
+    ) -> Iterator[query_pb2.GetMetricsResponse]:
+        """Compute metrics of windows."""
+        monitor = self._model(request.model, context).monitor
+        try:
+            table = monitor.metrics(
+                list(request.metrics) or None,
+                columns=list(request.columns) or None,
+                window=request.window or None,
+                step=request.step or None,
+            )
+        except (ValueError, KeyError) as error:
+            raise invalid("metrics", str(error.args[0])) from None
+        for part in _parts(table):
+            yield query_pb2.GetMetricsResponse(arrow_stream=part)
+
+    @_rpc
+    def ListWindows(
+        self, request: query_pb2.ListWindowsRequest, context: grpc.ServicerContext
+    ) -> query_pb2.ListWindowsResponse:
+        """List the windows that are kept."""
+        monitor = self._model(request.model, context).monitor
+        return query_pb2.ListWindowsResponse(windows=windows_of(monitor))
+
+    @_rpc
+    def GetAccount(
+        self, request: query_pb2.GetAccountRequest, context: grpc.ServicerContext
+    ) -> query_pb2.GetAccountResponse:
+        """Say where every event went."""
+        watched = self._model(request.model, context)
+        refused = {
+            reason: count
+            for (model, reason), count in list(self._desk.refused.items())
+            if model == request.model
+        }
+        return query_pb2.GetAccountResponse(
+            events=watched.monitor.account.to_dict(),
+            dropped_by_clients=watched.dropped,
+            refused_requests=refused,
+            watermark=_timestamp(watched.monitor.watermark),
+            quarantined_requests=self._desk.journal.n_quarantined,
+        )
+
+
+def windows_of(monitor: Any) -> list[query_pb2.Window]:
+    """Windows of a monitor, oldest first."""
+    mark = monitor.watermark
+    return [
+        query_pb2.Window(
+            version=row["version"] or "",
+            start=_timestamp(row["window_start"]),
+            end=_timestamp(row["window_end"]),
+            rows=row["rows"],
+            labels=row["labels"],
+            closed=mark is not None and row["window_end"] is not None and row["window_end"] <= mark,
+        )
+        for row in monitor.windows().to_pylist()
+    ]
+
+
+def _timestamp(moment: datetime | None) -> timestamp_pb2.Timestamp | None:
+    if moment is None:
+        return None
+    made = timestamp_pb2.Timestamp()
+    made.FromDatetime(moment)
+    return made
+
+
+def _parts(table: pa.Table) -> Iterator[bytes]:
+    """An Arrow IPC stream of a table, in parts."""
+    sink = pa.BufferOutputStream()
+    with ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.unify_dictionaries())
+    data = sink.getvalue()
+    for start in range(0, data.size, PART):
+        yield data.slice(start, min(PART, data.size - start)).to_pybytes()
+
+
+# -- set-up ----------------------------------------------------------------------------------------
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Sets up what is watched."""
+
+    def __init__(self, desk: Desk, gate: Gate) -> None:
+        self._desk = desk
+        self._gate = gate
+
+    @_rpc
+    def PutModel(
+        self, request: admin_pb2.PutModelRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.PutModelResponse:
+        """Add a model."""
+        self._gate.check(_authorization(context), "admin", request.name)
+        settings = {
+            "window": request.window,
+            "lateness": request.lateness,
+            "retention": dict(request.retention),
+            "sample_rows": request.sample_rows,
+        }
+        self._desk.put_model(request.name, request.reference, settings).result()
+        return admin_pb2.PutModelResponse(model=_model_of(request.name, self._desk))
+
+    @_rpc
+    def ListModels(
+        self, request: admin_pb2.ListModelsRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ListModelsResponse:
+        """List the models that the caller may read or write to."""
+        caller = _authorization(context)
+        names = [
+            name
+            for name in sorted(self._desk.models)
+            if any(self._gate.allows(caller, scope, name) for scope in ("read", "write"))
+        ]
+        return admin_pb2.ListModelsResponse(models=[_model_of(name, self._desk) for name in names])
+
+    @_rpc
+    def DeletePredictions(
+        self, request: admin_pb2.DeletePredictionsRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.DeletePredictionsResponse:
+        """Take predictions out by their ids."""
+        self._gate.check(_authorization(context), "admin", request.model)
+        if bool(request.ids) == bool(request.integer_ids):
+            raise invalid("ids", "are wanted, as text or as integers, not both")
+        ids = (
+            pa.array(request.ids, pa.string())
+            if request.ids
+            else pa.array(request.integer_ids, pa.int64())
+        )
+        name = self._desk.model(request.model).monitor.schema.prediction_id
+        if name is None:
+            raise Refused(
+                "FAILED_PRECONDITION", "NO_IDS", f"model {request.model!r} has no prediction ids"
+            )
+        rows = pa.record_batch({name: ids})
+        body = batches.pack(rows).SerializeToString()
+        answer = self._desk.write(
+            FORGET, request.model, request.request_id, encoding=COLUMNS, body=body, rows=rows
+        ).result()
+        return admin_pb2.DeletePredictionsResponse(
+            forgotten=answer.accepted, replayed=answer.replayed
+        )
+
+    @_rpc
+    def Checkpoint(
+        self, request: admin_pb2.CheckpointRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.CheckpointResponse:
+        """Store the state now."""
+        self._gate.check(_authorization(context), "admin", "*")
+        try:
+            return admin_pb2.CheckpointResponse(sequence=self._desk.checkpoint())
+        except JournalError as error:
+            raise Refused("UNAVAILABLE", error.reason, str(error), retry_after=1.0) from None
+
+
+def _model_of(name: str, desk: Desk) -> admin_pb2.Model:
+    watched = desk.model(name)
+    monitor = watched.monitor
+    return admin_pb2.Model(
+        name=name,
+        schema_toml=watched.schema_toml,
+        schema_fingerprint=watched.fingerprint,
+        window=monitor.window,
+        lateness=monitor.lateness,
+        retention={width: age or "" for width, age in (monitor.retention or {}).items()},
+        sample_rows=monitor.sample_rows,
+    )
