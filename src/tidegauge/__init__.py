@@ -19,11 +19,13 @@ from tidegauge.values import Account, Distribution
 if TYPE_CHECKING:
     from tidegauge import explain
     from tidegauge.explain import KernelExplainer
+    from tidegauge.server.client import Client
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Account",
+    "Client",
     "Column",
     "DataError",
     "Distribution",
@@ -47,7 +49,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load explanations when they are first asked for."""
+    """Load explanations and the client when they are first asked for."""
+    if name == "Client":
+        return import_module("tidegauge.server.client").Client
     if name in ("explain", "KernelExplainer"):
         found = import_module("tidegauge.explain")
         return found if name == "explain" else found.KernelExplainer

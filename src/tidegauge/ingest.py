@@ -62,10 +62,7 @@ def as_batch(data: object) -> Batch:
         return Batch.from_array(*data.__arrow_c_array__())
     if hasattr(data, "__arrow_c_stream__"):
         return Batch.from_stream(data.__arrow_c_stream__())
-    raise DataError(
-        f"got {type(data).__name__}; a table is wanted: an object with __arrow_c_stream__ "
-        "(pyarrow, polars, pandas 2.2 or later, DuckDB) or a dict of column name to array"
-    )
+    raise _no_table(data)
 
 
 def as_table(data: object) -> pa.Table:
@@ -76,7 +73,18 @@ def as_table(data: object) -> pa.Table:
     """
     if isinstance(data, Batch):
         raise DataError("rows are sampled from tables; give the table itself")
-    return _table(data) if isinstance(data, Mapping) else pa.table(data)
+    if isinstance(data, Mapping):
+        return _table(data)
+    if not (hasattr(data, "__arrow_c_array__") or hasattr(data, "__arrow_c_stream__")):
+        raise _no_table(data)
+    return pa.table(data)
+
+
+def _no_table(data: object) -> DataError:
+    return DataError(
+        f"got {type(data).__name__}; a table is wanted: an object with __arrow_c_stream__ "
+        "(pyarrow, polars, pandas 2.2 or later, DuckDB) or a dict of column name to array"
+    )
 
 
 def _table(columns: Mapping[str, Any]) -> pa.Table:
