@@ -794,6 +794,67 @@ def show_slices(found: Sequence[dict[str, Any]], *, limit: int = 20) -> Iterator
 
 
 @command(
+    option("traffic", type=Path, help=f"predictions, perhaps with their labels, {TABLE}"),
+    option("--target", required=True, help="the server: grpc://host:port, or grpcs:// for TLS"),
+    option("--model", required=True, help="its name on the server"),
+    option("--labels", type=Path, metavar="TABLE", help="outcomes, where the traffic has none"),
+    option("--label-time", metavar="COLUMN", help="when a label became known"),
+    option("--speed", default="max", help="max, or 1x, 60x, ...: times as fast as it was"),
+    option("--warm-up", type=float, default=0.1, metavar="SHARE", help="not measured; default 0.1"),
+    option("--batch-rows", type=int, default=1000, metavar="N", help="rows in a request"),
+    option("--token-file", type=Path, metavar="FILE", help="holds the bearer token"),
+    option("--ca", type=Path, metavar="PEM", help="who vouches for the server"),
+)
+def replay(options: argparse.Namespace) -> Answer:
+    """Send recorded traffic to a server, as it happened, and see whether it counted everything."""
+    played = extra("tidegauge.replay", name="client")
+    if options.batch_rows < 1:
+        raise UsageError(f"--batch-rows is 1 or more, got {options.batch_rows}")
+    with reader(options) as read, answering():
+        tables = [
+            None if path is None else pa.concat_tables(read.table(path))
+            for path in (options.traffic, options.labels)
+        ]
+        token = options.token_file and options.token_file.read_text("utf-8").strip()
+        found = played.replay(
+            tables[0],
+            options.target,
+            model=options.model,
+            labels=tables[1],
+            label_time=options.label_time,
+            speed=options.speed,
+            warm_up=options.warm_up,
+            batch_rows=options.batch_rows,
+            token=token,
+            ca=options.ca,
+        )
+    return Answer(found.to_dict(), lambda: show_replay(found))
+
+
+def show_replay(found: Any) -> Iterator[Any]:
+    """Show how fast a server was, and whether its account agrees."""
+    latency = ", ".join(f"{name} {value:.1f}" for name, value in found.latency_ms.items())
+    rows = [
+        ["predictions sent", f"{found.predictions:,}"],
+        ["labels sent", f"{found.labels:,}"],
+        ["seconds", f"{found.seconds:.2f}"],
+        ["rows/s", f"{found.rows_per_second:,.0f}"],
+        ["requests", f"{found.requests:,}"],
+        ["ms to an acknowledgement", latency],
+        ["sent again", f"{found.client.retries:,}"],
+        ["dropped", f"{found.client.dropped:,}"],
+    ]
+    if found.behind:
+        rows.append(["seconds behind the pace, at most", f"{found.behind:.2f}"])
+    yield grid("Replay", ["<after the warm-up", ""], rows)
+    grown = {name.replace("_", " "): f"{count:,}" for name, count in found.account.items() if count}
+    yield grid("What the account has grown by", ["<events", "count"], list(grown.items()))
+    lost = f"{found.lost:,} rows lost" if found.lost else "nothing lost"
+    extra = f"; {found.extra:,} rows came from elsewhere" if found.extra else ""
+    yield f"{lost}{extra}"
+
+
+@command(
     option("--out", type=Path, default=Path("demo/report.html"), metavar="HTML"),
     option(
         "--every",

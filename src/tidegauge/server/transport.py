@@ -18,6 +18,7 @@ REQUESTS: Mapping[Lane, Any] = {
     "outcomes": wire.WriteOutcomesRequest,
 }
 _METHODS: Mapping[Lane, str] = {"predictions": "WritePredictions", "outcomes": "WriteOutcomes"}
+ANSWER_SECONDS = 10.0
 _DETAILS = "grpc-status-details-bin"
 _TRANSIENT = frozenset(
     (
@@ -59,6 +60,25 @@ class Address:
             return grpc.insecure_channel(self.target, options=_OPTIONS)
         credentials = grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
         return grpc.secure_channel(self.target, credentials, options=_OPTIONS)
+
+    def ask(self, stub: Callable[[Any], Any], rpc: str, request: Any) -> Any:
+        """Call one rpc over a channel of its own and wait for the answer.
+
+        Raises
+        ------
+        ConnectionError
+            When there is none.
+        """
+        channel = self.open()
+        try:
+            call = getattr(stub(channel), rpc)
+            return call(request, metadata=self.metadata, timeout=ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            raise ConnectionError(
+                f"{self!r} does not answer {rpc}: {error.code().name}, {error.details()}"
+            ) from None
+        finally:
+            channel.close()
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
