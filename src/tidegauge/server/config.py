@@ -46,6 +46,21 @@ def seconds_of(text: str) -> float:
         raise ConfigError(str(error)) from None
 
 
+def check_address(address: str) -> None:
+    """Refuse what is no address to listen on.
+
+    >>> check_address("[::1]:7433")
+    """
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:"):
+        return
+    if not (host and port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ConfigError(
+            f"address is HOST:PORT, such as 127.0.0.1:7433 or [::1]:7433, or unix:PATH, got "
+            f"{address!r}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Where the server listens, and to whom.
@@ -64,12 +79,29 @@ class Listen:
     grace: str = "20s"  # for calls to end when the server stops
 
     def __post_init__(self) -> None:
+        check_address(self.address)
         if not 1 << 16 <= size_of(self.message) <= LARGEST_MESSAGE:
             raise ConfigError(f"message is 64KiB to 16MiB, got {self.message!r}")
         if not 1 <= self.streams <= 4096:
             raise ConfigError(f"streams is 1 to 4096, got {self.streams}")
         for text in (self.keepalive, self.connection_age, self.grace):
             seconds_of(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A port of the compiled front, for callers who send rows one at a time.
+
+    >>> Front("127.0.0.1:7434").waiting
+    '64MiB'
+    """
+
+    address: str
+    waiting: str = "64MiB"  # requests that wait to be read
+
+    def __post_init__(self) -> None:
+        check_address(self.address)
+        size_of(self.waiting)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +219,7 @@ class Config:
     listen: Listen = field(default_factory=Listen)
     storage: Storage = field(default_factory=Storage)
     history: History = field(default_factory=History)
+    front: Front | None = None
     tls: Tls | None = None
     tokens: tuple[Token, ...] = ()
     models: Mapping[str, ModelConfig] = field(default_factory=dict)
@@ -220,7 +253,13 @@ def config_of(text: str, directory: Path = Path()) -> Config:
                 for model, entry in entries.items()
             }
         else:
-            made = {"listen": Listen, "storage": Storage, "history": History, "tls": Tls}[name]
+            made = {
+                "listen": Listen,
+                "front": Front,
+                "storage": Storage,
+                "history": History,
+                "tls": Tls,
+            }[name]
             parts[name] = _part(made, name, value, directory)
     config = Config(**parts)
     names = [token.name for token in config.tokens]

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from tidegauge.server.config import Config, ConfigError, Token
+from tidegauge.server.config import Config, ConfigError, Tls, Token
 from tidegauge.server.refused import Refused
 
 
@@ -103,6 +103,27 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
+def check_plain(address: str, *, insecure: bool) -> None:
+    """Refuse to listen in plain text where others can listen too.
+
+    >>> check_plain("127.0.0.1:7433", insecure=False)
+    """
+    if not is_loopback(address) and not insecure:
+        raise ConfigError(
+            f"{address} can be reached from elsewhere: configure [tls], or say --insecure to send "
+            "tokens and data in plain text"
+        )
+
+
+def read_pem(tls: Tls) -> tuple[bytes, bytes, bytes | None]:
+    """Read certificate, key, and the certificate of the clients' authority if there is one."""
+    try:
+        authority = tls.client_authority and tls.client_authority.read_bytes()
+        return tls.certificate.read_bytes(), tls.key.read_bytes(), authority or None
+    except OSError as error:
+        raise ConfigError(f"[tls] {error.filename}: {error.strerror}") from None
+
+
 def credentials(config: Config) -> Any:
     """Credentials of the port; None for plain text.
 
@@ -111,19 +132,12 @@ def credentials(config: Config) -> Any:
     ConfigError
         When plain text would leave this machine without leave, or a file cannot be read.
     """
-    tls = config.tls
-    if tls is None:
-        if not is_loopback(config.listen.address) and not config.listen.insecure:
-            raise ConfigError(
-                f"{config.listen.address} can be reached from elsewhere: configure [tls], or say "
-                "--insecure to send tokens and data in plain text"
-            )
+    if config.tls is None:
+        check_plain(config.listen.address, insecure=config.listen.insecure)
         return None
-    try:
-        pair = (tls.key.read_bytes(), tls.certificate.read_bytes())
-        authority = tls.client_authority and tls.client_authority.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"[tls] {error.filename}: {error.strerror}") from None
+    certificate, key, authority = read_pem(config.tls)
     return grpc.ssl_server_credentials(
-        [pair], root_certificates=authority, require_client_auth=authority is not None
+        [(key, certificate)],
+        root_certificates=authority,
+        require_client_auth=authority is not None,
     )

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from tidegauge.journal import Journal, JournalError
 from tidegauge.server.config import Config, ConfigError, seconds_of, size_of
 from tidegauge.server.desk import Desk, fingerprint
+from tidegauge.server.front import Front
 from tidegauge.server.security import Gate, credentials
 from tidegauge.server.service import AdminService, IngestService, QueryService
 from tidegauge.v1 import (
@@ -83,12 +84,14 @@ class Server:
         self._stopping = threading.Lock()
         try:
             self._put_models()
+            self._ingest = IngestService(self.desk, Gate(config.tokens), listen.streams)
             self._health = health.HealthServicer()
             self._server = self._make_server()
             if secret is None:
                 self.port = self._server.add_insecure_port(listen.address)
             else:
                 self.port = self._server.add_secure_port(listen.address, secret)
+            self.front = Front(config, self._ingest) if config.front else None
         except RuntimeError as error:
             self.desk.close()
             raise ConfigError(f"{listen.address} cannot be listened on: {error}") from None
@@ -149,9 +152,7 @@ class Server:
             ],
         )
         gate = Gate(self.config.tokens)
-        ingest_pb2_grpc.add_IngestServiceServicer_to_server(
-            IngestService(self.desk, gate, listen.streams), server
-        )
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(self._ingest, server)
         query_pb2_grpc.add_QueryServiceServicer_to_server(QueryService(self.desk, gate), server)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.desk, gate), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -189,7 +190,10 @@ class Server:
             self.desk.drain()
             self._tell_health()
             grace = seconds_of(self.config.listen.grace)
-            self._server.stop(grace).wait()
+            stopping = self._server.stop(grace)
+            if self.front is not None:
+                self.front.stop(grace)
+            stopping.wait()
             self._stopped.set()
             self._keeper.join()
             self.desk.close()

@@ -77,11 +77,16 @@ def status_of(refusal: Refused) -> status_pb2.Status:
     return status
 
 
+def refusal_of(error: BaseException) -> Refused:
+    """Say what a caller is told of an error; one that is not meant for callers is logged."""
+    if isinstance(error, Refused):
+        return error
+    log.error("a call failed", exc_info=error)
+    return Refused("INTERNAL", "INTERNAL", f"the server failed: {type(error).__name__}")
+
+
 def _abort(context: grpc.ServicerContext, error: Exception) -> None:
-    if not isinstance(error, Refused):
-        log.exception("a call failed", exc_info=error)
-        error = Refused("INTERNAL", "INTERNAL", f"the server failed: {type(error).__name__}")
-    context.abort_with_status(rpc_status.to_status(status_of(error)))
+    context.abort_with_status(rpc_status.to_status(status_of(refusal_of(error))))
 
 
 def _rpc(
@@ -140,22 +145,19 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self, request: ingest_pb2.WritePredictionsRequest, context: grpc.ServicerContext
     ) -> ingest_pb2.WritePredictionsResponse:
         """Add predictions."""
-        answer = self._write(PREDICTIONS, request, _authorization(context)).result()
-        return ingest_pb2.WritePredictionsResponse(
-            outcome=_outcome(answer), replayed=answer.replayed, server_version=VERSION
-        )
+        answer = self.write(PREDICTIONS, request, _authorization(context)).result()
+        return written(ingest_pb2.WritePredictionsResponse, answer)
 
     @_rpc
     def WriteOutcomes(
         self, request: ingest_pb2.WriteOutcomesRequest, context: grpc.ServicerContext
     ) -> ingest_pb2.WriteOutcomesResponse:
         """Add outcomes."""
-        answer = self._write(OUTCOMES, request, _authorization(context)).result()
-        return ingest_pb2.WriteOutcomesResponse(
-            outcome=_outcome(answer), replayed=answer.replayed, server_version=VERSION
-        )
+        answer = self.write(OUTCOMES, request, _authorization(context)).result()
+        return written(ingest_pb2.WriteOutcomesResponse, answer)
 
-    def _write(self, kind: int, request: Any, authorization: str) -> Future[Answer]:
+    def write(self, kind: int, request: Any, authorization: str) -> Future[Answer]:
+        """Hand a request of either write rpc to the desk."""
         self._gate.check(authorization, "write", request.model)
         which = request.WhichOneof("body")
         if which is None:
@@ -221,7 +223,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                 body = request.predictions if which == "predictions" else request.outcomes
                 kind = PREDICTIONS if which == "predictions" else OUTCOMES
                 try:
-                    entry: Future[Answer] | Refused = self._write(kind, body, authorization)
+                    entry: Future[Answer] | Refused = self.write(kind, body, authorization)
                 except Refused as refusal:
                     entry = refusal
                 answers.put((body.request_id, entry))
@@ -231,6 +233,11 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             log.exception("a stream failed")
         finally:
             answers.put(None)
+
+
+def written(response: Callable[..., Response], answer: Answer) -> Response:
+    """Write the response of either write rpc."""
+    return response(outcome=_outcome(answer), replayed=answer.replayed, server_version=VERSION)
 
 
 def _outcome(answer: Answer) -> ingest_pb2.Outcome:
