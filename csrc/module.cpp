@@ -7,6 +7,7 @@ namespace tidegauge {
 void bind_arrow(pybind11::module_& m);
 void bind_histogram(pybind11::module_& m);
 void bind_window(pybind11::module_& m);
+void bind_outcomes(pybind11::module_& m);
 void bind_join(pybind11::module_& m);
 void bind_embedding(pybind11::module_& m);
 void bind_sample(pybind11::module_& m);
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_core, m) {
   tidegauge::bind_arrow(m);
   tidegauge::bind_histogram(m);
   tidegauge::bind_window(m);
+  tidegauge::bind_outcomes(m);
   tidegauge::bind_join(m);
   tidegauge::bind_embedding(m);
   tidegauge::bind_sample(m);

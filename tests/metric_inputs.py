@@ -16,7 +16,11 @@ from tidegauge.metrics.inputs import (
     Fine,
     GroupDecisions,
     GroupOutcomes,
+    LabelDelays,
+    Maturity,
     MulticlassOutcomes,
+    PairedDecisions,
+    PairedValues,
     RegressionOutcomes,
     RowSamples,
     Traffic,
@@ -196,7 +200,54 @@ def row_samples(rows: list[tuple[tuple[float, ...], tuple[int, ...]]]) -> RowSam
     return RowSamples.of(numbers, categories)
 
 
+def paired_decisions(rows: list[tuple[float, int, float, int, int]]) -> PairedDecisions:
+    """Sums of rows (champion's score, decision, challenger's score, decision, label)."""
+    right = np.zeros((2, 2), dtype=np.int64)
+    sums = np.zeros(4)
+    for first, decision, second, other, label in rows:
+        right[int(decision == label), int(other == label)] += 1
+        chances = [score if label else 1 - score for score in (first, second)]
+        log_loss = -np.log(chances[1]) + np.log(chances[0])
+        brier = (1 - chances[1]) ** 2 - (1 - chances[0]) ** 2
+        sums += (log_loss, log_loss**2, brier, brier**2)
+    names = ("log_loss", "log_loss_squared", "brier", "brier_squared")
+    return PairedDecisions(
+        labelled_rows=len(rows),
+        right=right,
+        **dict(zip(names, sums, strict=True)),
+    )
+
+
+def paired_values(rows: list[tuple[float, float, float]]) -> PairedValues:
+    """Sums of rows (champion's value, challenger's value, label)."""
+    right = np.zeros((2, 2), dtype=np.int64)
+    sums = np.zeros(4)
+    for first, second, label in rows:
+        one, two = abs(first - label), abs(second - label)
+        right[int(one <= two), int(two <= one)] += 1
+        sums += (two - one, (two - one) ** 2, two**2 - one**2, (two**2 - one**2) ** 2)
+    names = ("absolute", "absolute_squared", "squared", "squared_squared")
+    return PairedValues(labelled_rows=len(rows), right=right, **dict(zip(names, sums, strict=True)))
+
+
+def maturity(shares: list[float]) -> Maturity:
+    """Sums over predictions of the share of delays that are over."""
+    return Maturity(predictions=len(shares), expected=float(sum(shares)))
+
+
+DELAY_EDGES = np.array([0.0, 1.0, 2.0, 4.0, 10.0, 60.0])  # seconds
+
+
+def label_delays(seconds: list[float]) -> LabelDelays:
+    """Counts of delays in bins."""
+    return LabelDelays(np.histogram(seconds, DELAY_EDGES)[0], DELAY_EDGES)
+
+
 BUILD = {
+    LabelDelays: label_delays,
+    Maturity: maturity,
+    PairedDecisions: paired_decisions,
+    PairedValues: paired_values,
     Bins: bins,
     Fine: fine,
     ColumnCounts: column,
@@ -233,6 +284,12 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         numbers[random.random(numbers.shape) < 0.1] = np.nan
         categories = random.integers(-1, 4, size=(5 * size, 2))
         return list(zip(map(tuple, numbers.tolist()), map(tuple, categories.tolist()), strict=True))
+    if kind is LabelDelays:
+        return random.uniform(0, 60, size).tolist()
+    if kind is Maturity:
+        return random.random(size).tolist()
+    if kind is PairedValues:
+        return random.integers(0, 6, size=(size, 3)).astype(float).tolist()
     if kind is RegressionOutcomes:
         return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
     scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000
@@ -241,6 +298,11 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
         known = [label if random.random() < 0.9 else None for label in labels]
         return list(zip(groups.tolist(), decisions, known, scores[:, 0].tolist(), strict=True))
+    if kind is PairedDecisions:
+        one, two, labels = random.integers(0, 2, size=(3, size)).tolist()
+        return list(
+            zip(scores[:, 0].tolist(), one, scores[:, 1].tolist(), two, labels, strict=True)
+        )
     if kind is BinaryOutcomes:
         decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
         return list(zip(scores[:, 0].tolist(), decisions, labels, strict=True))

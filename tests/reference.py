@@ -916,6 +916,69 @@ def reconstruction_error(reference, current, *, explained=0.65):
     return np.linalg.norm(left, axis=1).mean()
 
 
+def expected_label_share(shares):
+    """Shares of the delays that are over, one a prediction."""
+    return divide(math.fsum(shares), len(shares))
+
+
+def label_delay(seconds, *, level=0.5, edges=(0.0, 1.0, 2.0, 4.0, 10.0, 60.0)):
+    """Delays lie evenly within their bins."""
+    if not seconds:
+        return NAN
+    before = 0
+    for low, high in pairwise(edges):
+        within = sum(low <= each < high or (high == edges[-1] == each) for each in seconds)
+        if within and before + within >= level * len(seconds):
+            return low + (high - low) * (level * len(seconds) - before) / within
+        before += within
+    raise AssertionError("delays beyond the last edge")
+
+
+# Pairs: rows (champion's score, decision, challenger's score, decision, label), or
+# (champion's value, challenger's value, label).
+
+
+def pair_count(rows):
+    return len(rows)
+
+
+def champion_alone_right(rows):
+    return sum(a == y != b for _, a, _, b, y in rows) if rows else NAN
+
+
+def challenger_alone_right(rows):
+    return sum(b == y != a for _, a, _, b, y in rows) if rows else NAN
+
+
+def paired_accuracy_difference(rows):
+    return divide(sum((b == y) - (a == y) for _, a, _, b, y in rows), len(rows))
+
+
+def loss_difference(loss):
+    def metric(rows):
+        total = math.fsum(loss(two, y) - loss(one, y) for one, _, two, _, y in rows)
+        return divide(total, len(rows))
+
+    return metric
+
+
+paired_log_loss_difference = loss_difference(lambda p, y: -math.log(p if y else 1 - p))
+paired_brier_score_difference = loss_difference(lambda p, y: (p - y) ** 2)
+
+
+def challenger_closer_rate(rows):
+    closer = sum(abs(two - y) < abs(one - y) for one, two, y in rows)
+    return divide(closer, sum(abs(two - y) != abs(one - y) for one, two, y in rows))
+
+
+def paired_mae_difference(rows):
+    return divide(sum(abs(two - y) - abs(one - y) for one, two, y in rows), len(rows))
+
+
+def paired_mse_difference(rows):
+    return divide(sum((two - y) ** 2 - (one - y) ** 2 for one, two, y in rows), len(rows))
+
+
 DEFINITIONS = {
     ("domain_classifier_auc", None): domain_classifier_auc,
     ("reconstruction_error", None): reconstruction_error,
@@ -949,8 +1012,19 @@ DEFINITIONS = {
             duplicate_rate,
             new_column_rate,
             pooled_rate,
+            expected_label_share,
+            label_delay,
+            pair_count,
+            champion_alone_right,
+            challenger_alone_right,
+            paired_accuracy_difference,
+            challenger_closer_rate,
+            paired_mae_difference,
+            paired_mse_difference,
         )
     },
+    ("paired_log_loss_difference", None): paired_log_loss_difference,
+    ("paired_brier_score_difference", None): paired_brier_score_difference,
     ("missing_rate", None): tagged(*MISSING),
     ("null_rate", None): tagged("null"),
     ("nan_rate", None): tagged("nan"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 DELAY_BINS = 52
 NEVER_FORGET = 1 << 20
@@ -44,12 +45,15 @@ class SlowMonitor:
     always_kept: int = NEVER_FORGET
     most_slices: int = 4096
     capacity: int = 50_000_000
+    champion: str | None = None
     watermark: int | None = None
     predictions: dict[tuple[int, str], Prediction] = field(default_factory=dict)
     waiting: dict[int, Early] = field(default_factory=dict)
     count: Counter[str] = field(default_factory=Counter)
     # Labelled predictions that are no longer remembered, and all that were ever counted as rows.
     settled: list[tuple[str, Prediction]] = field(default_factory=list)
+    # Pairs of which one is no longer remembered: (version, prediction, score of the champion).
+    settled_pairs: list[tuple[str, Prediction, float]] = field(default_factory=list)
     rows: list[tuple[int, str, str]] = field(default_factory=list)
 
     # -- time ----------------------------------------------------------------------------------
@@ -85,6 +89,12 @@ class SlowMonitor:
         return end if self.watermark - (end - 1) > 2 * self.lateness else None
 
     def _forget_before(self, time: int) -> None:
+        old = {key for (key, _), entry in self.predictions.items() if entry.time < time}
+        for key in old:  # what their pairs have come to stays
+            for version, entry, score in self._pairs_of(key):
+                champion = self.of(key)[self.champion or ""]
+                if min(entry.time, champion.time) < time:
+                    self.settled_pairs.append((version, replace(entry), score))
         for (key, version), entry in list(self.predictions.items()):
             if entry.time < time:
                 del self.predictions[key, version]
@@ -201,6 +211,7 @@ class SlowMonitor:
         self.count.update(other.count)
         self.rows += other.rows
         self.settled += other.settled
+        self.settled_pairs += other.settled_pairs
         again = list(other.waiting.items())
         moved = []
         for (key, version), theirs in other.predictions.items():
@@ -236,6 +247,34 @@ class SlowMonitor:
         for (_, version), entry in self.predictions.items():
             if entry.label is not None:
                 yield version, entry
+
+    def _pairs_of(self, key: int) -> Iterator[tuple[str, Prediction, float]]:
+        entries = self.of(key)
+        champion = entries.pop(self.champion or "", None)
+        if champion is None or champion.label is None:
+            return
+        for version, entry in entries.items():
+            if entry.label is not None:
+                yield version, entry, champion.score
+
+    def pairs(self, window: int, threshold: float) -> dict[tuple[int, str, str], list[Any]]:
+        """Pairs, of them decided right by the challenger alone, by the champion alone, and the mean
+        difference of their Brier scores; by window start, version and segment.
+        """
+        cells: dict[tuple[int, str, str], list[Any]] = {}
+        remembered = {key for key, _ in self.predictions}
+        pairs = [*self.settled_pairs, *(p for key in remembered for p in self._pairs_of(key))]
+        for version, entry, score in pairs:
+            right = [(each >= threshold) == bool(entry.label) for each in (entry.score, score)]
+            losses = [(each - (entry.label or 0)) ** 2 for each in (entry.score, score)]
+            for name in ("all", f"g={entry.segment}"):
+                key = (entry.time // window * window, version, name)
+                cell = cells.setdefault(key, [0, 0, 0, []])
+                cell[0] += 1
+                cell[1] += right[0] and not right[1]
+                cell[2] += right[1] and not right[0]
+                cell[3].append(losses[0] - losses[1])
+        return {key: [*cell[:3], math.fsum(cell[3]) / cell[0]] for key, cell in cells.items()}
 
     def account(self) -> dict[str, int]:
         counts = Counter(self.count)

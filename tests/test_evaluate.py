@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from datetime import UTC, datetime
+from typing import Any
 
 import metric_inputs
 import numpy as np
@@ -82,6 +83,9 @@ class Cells:
 
     def traffic(self) -> Traffic:
         return self.stacked(Traffic)
+
+    def joined(self) -> dict[type, Any]:
+        return {}
 
     def outcomes(self) -> Outcomes | None:
         return self.stacked(TASKS[self.task]) if self.task else None

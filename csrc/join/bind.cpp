@@ -76,7 +76,6 @@ py::dict save(const Join& self, const Array<i32>& ranks) {
       out[name] = wrap(values);
     }
   });
-  out["delays"] = wrap(std::vector<i64>(state.delays.begin(), state.delays.end()));
   out["counters"] = wrap(counters_of(state.counters));
   out["watermark"] = wrap(std::vector<i64>{state.watermark});
   return out;
@@ -92,30 +91,12 @@ void load(Join& self, const py::dict& stored, const Array<i32>& group_versions) 
       values = column<T>(stored, name);
     }
   });
-  const auto delays = column<i64>(stored, "delays"), counters = column<i64>(stored, "counters"),
-             watermark = column<i64>(stored, "watermark");
-  if (delays.size() != state.delays.size() || counters.size() != std::size(kAccountFields) || watermark.size() != 1)
+  const auto counters = column<i64>(stored, "counters"), watermark = column<i64>(stored, "watermark");
+  if (counters.size() != std::size(kAccountFields) || watermark.size() != 1)
     throw DataError("the stored join is damaged: its columns differ in length");
-  std::copy(delays.begin(), delays.end(), state.delays.begin());
   for (std::size_t i = 0; i < counters.size(); ++i) state.counters.*kAccountFields[i] = counters[i];
   state.watermark = watermark[0];
   self.restore(state, view(group_versions));
-}
-
-Outcomes make_outcomes(const py::dict& given) {
-  const auto times = column<i64>(given, "times");
-  const auto groups = column<i32>(given, "groups"), decisions = column<i32>(given, "decisions");
-  const auto weights = column<f64>(given, "weights"), labels = column<f64>(given, "labels");
-  const auto signs = column<std::int8_t>(given, "signs");
-  Outcomes out{{}, column<f64>(given, "values"), !weights.empty()};
-  const std::size_t n = labels.size();
-  if (times.size() != n || groups.size() != n || decisions.size() != n || signs.size() != n ||
-      (n != 0 && out.values.size() % n != 0) || (out.has_weights && weights.size() != n))
-    throw DataError("outcomes are columns of one length");
-  for (std::size_t i = 0; i < n; ++i)
-    out.rows.push_back({times[i], labels[i], out.has_weights ? weights[i] : 1.0, groups[i],
-                        static_cast<std::int16_t>(decisions[i]), signs[i]});
-  return out;
 }
 
 JoinOptions options_of(const py::dict& given) {
@@ -128,6 +109,8 @@ JoinOptions options_of(const py::dict& given) {
   options.wide_ids = given["ids"].cast<std::string>() == "text";
   options.is_binary = given["task"].cast<std::string>() == "binary";
   options.has_weights = given["weights"].cast<bool>();
+  options.champion = given["champion"].cast<i32>();
+  options.arrivals = given["arrivals"].cast<bool>() ? Arrivals::kGiven : Arrivals::kLeftOut;
   return options;
 }
 
@@ -136,11 +119,6 @@ JoinOptions options_of(const py::dict& given) {
 void bind_join(py::module_& m) {
   using namespace pybind11::literals;
   const auto exact = [](const char* name) { return py::arg(name).noconvert(); };
-
-  py::class_<Outcomes>(m, "JoinedRows", "Labelled predictions on their way into their cells.")
-      .def(py::init(&make_outcomes), "rows"_a)
-      .def("__len__", [](const Outcomes& self) { return self.rows.size(); })
-      .def_property_readonly("earliest", &Outcomes::earliest, "Earliest time of a prediction.");
 
   py::class_<Join>(m, "Join",
                    "Predictions waiting for labels, labels waiting for predictions, and the account of both.")
@@ -153,14 +131,13 @@ void bind_join(py::module_& m) {
       .def_property_readonly("watermark", &Join::watermark, "Latest event time met, microseconds.")
       .def_property_readonly("n_bytes", &Join::n_bytes, "Memory held, in bytes.")
       .def(
-          "delays", [](const Join& self) { return std::vector<i64>(self.delays().begin(), self.delays().end()); },
-          "Labels that count, by bins of their delay.")
-      .def(
           "account", [](const Join& self) { return counters_of(self.account()); },
           "Counts of events, in the order of values.Account.")
       .def("save", &save, exact("ranks"), "State as arrays, in which group g is ranks[g].")
       .def("load", &load, "state"_a, exact("group_versions"), "Restore such a state.");
   m.attr("NEVER") = kNever;
+  m.attr("DELAY_BINS") = kDelayBins;
+  m.attr("NO_DELAY") = kNoDelay;
 
   m.def(
       "delay_edges",

@@ -126,11 +126,7 @@ void Join::set_versions(std::span<const i32> group_versions) {
 }
 
 std::uint8_t Join::delay_of(i64 arrival, i64 time) const noexcept {
-  return options_.lateness < 0 ? 0 : delay_bin(arrival - time);
-}
-
-void Join::count_delay(std::uint8_t delay, i64 amount) noexcept {
-  if (options_.lateness >= 0) delays_[delay] += amount;
+  return options_.lateness < 0 ? kNoDelay : delay_bin(arrival - time);
 }
 
 Outcomes Join::new_outcomes() const {
@@ -139,19 +135,54 @@ Outcomes Join::new_outcomes() const {
   return out;
 }
 
-void Join::emit(Outcomes& out, const Found& found, f64 label, std::int16_t sign) const {
-  out.rows.push_back({time_of(found), label, rows_.weight_of(found.at), rows_.state_of(found.at).group(),
-                      static_cast<std::int16_t>(rows_.decision_of(found.at)), sign});
-  const std::size_t n = out.values.size();
-  out.values.resize(n + static_cast<std::size_t>(options_.n_values));
-  rows_.read_values(found.at, out.values.data() + n);
+Outcome Join::outcome_of(const Found& found, f64 label, std::int8_t sign) const noexcept {
+  const i32 group = rows_.state_of(found.at).group();
+  const auto decision = static_cast<std::int16_t>(rows_.decision_of(found.at));
+  return {time_of(found), watermark_, label, rows_.weight_of(found.at),
+          group,          decision,   sign,  rows_.delay_of(found.at)};
+}
+
+void Join::add_values(const Found& found, std::vector<f64>& values) const {
+  const std::size_t n = values.size();
+  values.resize(n + static_cast<std::size_t>(options_.n_values));
+  rows_.read_values(found.at, values.data() + n);
+}
+
+void Join::emit(Outcomes& out, const Found& found, f64 label, std::int8_t sign) const {
+  out.rows.push_back(outcome_of(found, label, sign));
+  add_values(found, out.values);
+}
+
+// The labelled predictions of an id that challengers made, each beside that of the champion if it is labelled too.
+void Join::emit_pairs(const Key& key, std::int8_t sign, Outcomes& out) const {
+  Found champion{0, nullptr};
+  for_each_row(key, [&](const Found& found) {
+    if (!is_early(found) && version_of(found) == options_.champion) champion = found;
+  });
+  if (champion.at == nullptr || std::isnan(rows_.label_of(champion.at))) return;
+  for_each_row(key, [&](const Found& found) {
+    const f64 label = rows_.label_of(found.at);
+    if (found.row == champion.row || std::isnan(label)) return;
+    out.pairs.push_back(outcome_of(found, label, sign));
+    out.champions.push_back(static_cast<std::int16_t>(rows_.decision_of(champion.at)));
+    add_values(found, out.pair_values);
+    add_values(champion, out.pair_values);
+  });
+}
+
+// Makes a change to the predictions of an id, and what that means for their pairs: those before go, those after come.
+template <typename Change>
+void Join::change(const Key& key, Outcomes& out, Change&& change) {
+  if (options_.champion < 0) return change();
+  emit_pairs(key, -1, out);
+  change();
+  emit_pairs(key, 1, out);
 }
 
 // A prediction that waited has its label.
 void Join::match(const Found& found, f64 label, std::uint8_t delay, Outcomes& out) {
   ++counters_.matched;
   --rows_.generation(found.row).n_pending;
-  count_delay(delay, 1);
   rows_.set_label(found.at, label, delay);
   emit(out, found, label, 1);
 }
@@ -192,6 +223,8 @@ std::uint8_t Join::log_row(const PredictionRows& rows, std::size_t row, Outcomes
     return 0;
   }
   ++counters_.predictions;
+  if (options_.arrivals == Arrivals::kGiven)
+    out.arrivals.push_back({time, watermark_, kNoLabel, 1.0, group, -1, 1, kNoDelay});
   if (!fits) {
     ++counters_.expired;
     return 1;
@@ -201,7 +234,7 @@ std::uint8_t Join::log_row(const PredictionRows& rows, std::size_t row, Outcomes
   const Found added = insert(
       key, {time, group, rows.decisions[row], kNoLabel, weight, rows.values.subspan(row * n_values, n_values), 0}, 0);
   if (labelled.at != nullptr) {
-    match(added, rows_.label_of(labelled.at), rows_.delay_of(labelled.at), out);
+    change(key, out, [&] { match(added, rows_.label_of(labelled.at), rows_.delay_of(labelled.at), out); });
   } else if (early.at != nullptr) {
     const i64 arrival = time_of(early);
     const f64 label = rows_.label_of(early.at);
@@ -210,7 +243,7 @@ std::uint8_t Join::log_row(const PredictionRows& rows, std::size_t row, Outcomes
       ++counters_.late;
     } else {
       ++counters_.matched_labels;
-      match(added, label, delay_of(arrival, time), out);
+      change(key, out, [&] { match(added, label, delay_of(arrival, time), out); });
     }
   }
   return 1;
@@ -249,7 +282,7 @@ void Join::label_row(const Key& key, f64 label, i64 time, Outcomes& out) {
   }
   const i64 arrival = time == kNever ? watermark_ : time;
   bool known = false, matched = false, corrected = false, late = false;
-  for_each_row(key, [&](const Found& found) {
+  const auto take = [&](const Found& found) {
     known = true;
     const f64 before = rows_.label_of(found.at);
     if (is_early(found)) {
@@ -268,7 +301,8 @@ void Join::label_row(const Key& key, f64 label, i64 time, Outcomes& out) {
       emit(out, found, label, 1);
       rows_.set_label(found.at, label, rows_.delay_of(found.at));
     }
-  });
+  };
+  change(key, out, [&] { for_each_row(key, take); });
   if (known) {
     ++(matched     ? counters_.matched_labels
        : corrected ? counters_.corrected
@@ -288,6 +322,7 @@ Outcomes Join::forget(std::span<const Key> keys) {
 }
 
 void Join::forget_id(const Key& key, Outcomes& out) {
+  if (options_.champion >= 0) emit_pairs(key, -1, out);
   found_.clear();
   for_each_row(key, [&](const Found& found) { found_.push_back(found); });
   for (const Found& found : found_) {
@@ -297,7 +332,6 @@ void Join::forget_id(const Key& key, Outcomes& out) {
       ++counters_.forgotten;
       if (const f64 label = rows_.label_of(found.at); !std::isnan(label)) {
         --counters_.matched;
-        count_delay(rows_.delay_of(found.at), -1);
         emit(out, found, label, -1);
       }
     }
@@ -369,7 +403,6 @@ Join::State Join::state(std::span<const i32> ranks) const {
     state.early_labels.push_back(rows_.label_of(found.at));
   }
   state.counters = counters_;
-  state.delays = delays_;
   state.watermark = watermark_;
   return state;
 }
@@ -391,7 +424,7 @@ void Join::restore(const State& state, std::span<const i32> group_versions) {
                           std::any_of(state.early_times.begin(), state.early_times.end(), is_far) ||
                           is_far(state.watermark) ||
                           std::any_of(state.label_delays.begin(), state.label_delays.end(),
-                                      [](std::uint8_t delay) { return delay >= kDelayBins; });
+                                      [](std::uint8_t delay) { return delay >= kDelayBins && delay != kNoDelay; });
   if (is_damaged) throw DataError("the stored join is damaged: an id or a time is out of range");
   *this = Join(options_);
   set_versions(group_versions);
@@ -406,7 +439,6 @@ void Join::restore(const State& state, std::span<const i32> group_versions) {
   for (std::size_t i = 0; i < n_early; ++i)
     insert(state.early_keys[i], {state.early_times[i], 0, -1, state.early_labels[i], 1.0, {}, 0}, RowState::kEarly);
   counters_ = state.counters;
-  delays_ = state.delays;
   advance(state.watermark);
 }
 
@@ -443,6 +475,7 @@ bool Join::merge_duplicate(const Key& key, const Join& other, const Found& their
   const auto take_back = [&] {
     other.emit(out, theirs, label, -1);
     out.rows.back().group = group;
+    out.rows.back().known = watermark_;
   };
   take_back();
   if (std::isnan(rows_.label_of(mine.at))) {  // the outcome moves to the cell of the prediction that stays
@@ -453,9 +486,16 @@ bool Join::merge_duplicate(const Key& key, const Join& other, const Found& their
     --counters_.matched;
     --counters_.matched_labels;
     ++counters_.duplicate;
-    count_delay(other.rows_.delay_of(theirs.at), -1);
   }
   return true;
+}
+
+// What another join of these groups has made of an id's pairs goes; they are made anew where all predictions are.
+void Join::take_back_pairs(const Key& key, std::span<const i32> groups, Outcomes& out) const {
+  const std::size_t n = out.pairs.size();
+  emit_pairs(key, -1, out);
+  for (std::size_t i = n; i < out.pairs.size(); ++i)
+    out.pairs[i].group = groups[static_cast<std::size_t>(out.pairs[i].group)];
 }
 
 Outcomes Join::merge(const Join& other, std::span<const i32> groups, std::span<const i32> group_versions) {
@@ -464,7 +504,6 @@ Outcomes Join::merge(const Join& other, std::span<const i32> groups, std::span<c
   Outcomes out = new_outcomes();
   advance(other.watermark_);
   for (const auto field : kAccountFields) counters_.*field += other.counters_.*field;
-  for (std::size_t bin = 0; bin < delays_.size(); ++bin) delays_[bin] += other.delays_[bin];
   struct Waiting {
     Key key;
     i64 time;
@@ -484,23 +523,28 @@ Outcomes Join::merge(const Join& other, std::span<const i32> groups, std::span<c
       return;
     }
     const i32 group = groups[static_cast<std::size_t>(other.rows_.state_of(theirs.at).group())];
-    if (merge_duplicate(key, other, theirs, group, out)) return;
-    Found early{0, nullptr};
-    for_each_row(key, [&](const Found& found) {
-      if (is_early(found)) early = found;
+    if (other.options_.champion >= 0 && other.version_of(theirs) == other.options_.champion)
+      other.take_back_pairs(key, groups, out);
+    change(key, out, [&] {
+      if (merge_duplicate(key, other, theirs, group, out)) return;
+      Found early{0, nullptr};
+      for_each_row(key, [&](const Found& found) {
+        if (is_early(found)) early = found;
+      });
+      if (early.at != nullptr) {
+        waiting.push_back({key, time_of(early), rows_.label_of(early.at)});
+        remove(key, early);
+      }
+      other.rows_.read_values(theirs.at, values.data());
+      insert(key,
+             {time, group, other.rows_.decision_of(theirs.at), label, other.rows_.weight_of(theirs.at), values,
+              other.rows_.delay_of(theirs.at)},
+             0);
+      moved.push_back(key);
     });
-    if (early.at != nullptr) {
-      waiting.push_back({key, time_of(early), rows_.label_of(early.at)});
-      remove(key, early);
-    }
-    other.rows_.read_values(theirs.at, values.data());
-    insert(key,
-           {time, group, other.rows_.decision_of(theirs.at), label, other.rows_.weight_of(theirs.at), values,
-            other.rows_.delay_of(theirs.at)},
-           0);
-    moved.push_back(key);
   });
-  for (const Key& key : moved) share_label(key, out);
+  for (Outcome& pair : out.pairs) pair.known = watermark_;  // those of the other side as well
+  for (const Key& key : moved) change(key, out, [&] { share_label(key, out); });
   for (const auto& [key, time, label] : waiting) label_row(key, label, time, out);
   forget_aged();
   return out;

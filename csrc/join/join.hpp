@@ -3,16 +3,17 @@
 // Deterministic: rows are taken in order; a label is late by its own time, or by the watermark where it has none.
 #pragma once
 
-#include <array>
 #include <span>
 #include <vector>
 
 #include "join/key_index.hpp"
 #include "join/label_delay.hpp"
 #include "join/rows.hpp"
-#include "window/outcomes.hpp"
+#include "outcomes/outcomes.hpp"
 
 namespace tidegauge {
+
+enum class Arrivals { kLeftOut, kGiven };  // whether outcomes name the predictions that came, too
 
 struct JoinOptions {
   i64 lateness = -1;          // microseconds a prediction waits for its label; -1: for ever
@@ -23,6 +24,8 @@ struct JoinOptions {
   bool wide_ids = false;      // keys are hashes of text, not integers
   bool is_binary = false;     // labels and decisions are 0 and 1
   bool has_weights = false;
+  i32 champion = -1;  // version that others are paired with; -1: none
+  Arrivals arrivals = Arrivals::kLeftOut;
 };
 
 // Predictions as they come, n rows.
@@ -73,8 +76,6 @@ class Join {
   [[nodiscard]] i64 watermark() const noexcept { return watermark_; }
   [[nodiscard]] const JoinOptions& options() const noexcept { return options_; }
   [[nodiscard]] Account account() const;
-  // Labels that count, by their delay: bins of label_delay.hpp.
-  [[nodiscard]] const std::array<i64, kDelayBins>& delays() const noexcept { return delays_; }
   [[nodiscard]] i64 n_bytes() const noexcept { return rows_.n_bytes() + index_.n_bytes(); }
 
   // The state as plain columns, to store and to restore; the order of arrival leaves no trace.
@@ -85,7 +86,6 @@ class Join {
     std::vector<f64> values, weights, labels, early_labels;
     std::vector<std::uint8_t> label_delays;
     Account counters;
-    std::array<i64, kDelayBins> delays{};
     i64 watermark = kNever;
   };
   [[nodiscard]] State state(std::span<const i32> ranks) const;  // group g becomes ranks[g]
@@ -117,8 +117,13 @@ class Join {
   void label_row(const Key& key, f64 label, i64 time, Outcomes& out);
   void match(const Found& found, f64 label, std::uint8_t delay, Outcomes& out);
   [[nodiscard]] std::uint8_t delay_of(i64 arrival, i64 time) const noexcept;
-  void count_delay(std::uint8_t delay, i64 amount) noexcept;
-  void emit(Outcomes& out, const Found& found, f64 label, std::int16_t sign) const;
+  [[nodiscard]] Outcome outcome_of(const Found& found, f64 label, std::int8_t sign) const noexcept;
+  void add_values(const Found& found, std::vector<f64>& values) const;
+  void emit(Outcomes& out, const Found& found, f64 label, std::int8_t sign) const;
+  void emit_pairs(const Key& key, std::int8_t sign, Outcomes& out) const;
+  void take_back_pairs(const Key& key, std::span<const i32> groups, Outcomes& out) const;
+  template <typename Change>
+  void change(const Key& key, Outcomes& out, Change&& change);
   void forget_id(const Key& key, Outcomes& out);
   [[nodiscard]] bool merge_duplicate(const Key& key, const Join& other, const Found& theirs, i32 group, Outcomes& out);
   [[nodiscard]] bool labels_before(const Found& first, const Found& second) const noexcept;
@@ -127,10 +132,9 @@ class Join {
   JoinOptions options_;
   Rows rows_;
   KeyIndex index_;
-  i64 forget_age_;                   // twice the lateness, and the slice itself
-  i64 forgettable_before_ = kNever;  // starts of slices
-  std::vector<i32> versions_;        // of groups
-  std::array<i64, kDelayBins> delays_{};
+  i64 forget_age_;                       // twice the lateness, and the slice itself
+  i64 forgettable_before_ = kNever;      // starts of slices
+  std::vector<i32> versions_;            // of groups
   Account counters_;                     // expired and orphan hold forgotten ones only, pending and early none
   i64 n_predictions_ = 0, n_early_ = 0;  // remembered
   i64 watermark_ = kNever;

@@ -1,9 +1,8 @@
-#include "arrow/bind.hpp"
+#include "window/bind.hpp"
 
 #include "errors.hpp"
 #include "histogram/encode.hpp"
 #include "window/fill.hpp"
-#include "window/outcomes.hpp"
 #include "window/pair_index.hpp"
 #include "window/read_cells.hpp"
 
@@ -16,26 +15,6 @@ FillColumn fill_column(const Batch& batch, const py::tuple& spec) {
   const auto block = spec[2].cast<i32>();
   if (content != Content::kCategories) return {content, block, source, spec[3].cast<const NumericBins*>()};
   return {content, block, source, nullptr, spec[3].cast<Vocabulary*>(), spec[4].cast<const Vocabulary*>()};
-}
-
-// A row of widths above a row of bounds.
-Panes panes_of(const Array<i64>& panes) {
-  const auto both = view(panes);
-  return {both.first(both.size() / 2), both.last(both.size() / 2)};
-}
-
-void add_rows(Cells& self, const std::string& task, const py::dict& blocks, const py::tuple& places,
-              const Outcomes& outcomes) {
-  const auto edges = blocks["score_edges"].cast<Array<f64>>();
-  const auto segments = places[0].cast<Array<i64>>();
-  const auto panes = places[1].cast<Array<i64>>();
-  const OutcomePlaces p{view(segments), static_cast<i32>(segments.shape(1)), panes_of(panes)};
-  const OutcomeBlocks b{blocks["traffic"].cast<i32>(),      blocks["first"].cast<i32>(),
-                        blocks["n_classes"].cast<i32>(),    view(edges),
-                        blocks["label_center"].cast<f64>(), blocks["label_bins"].cast<const NumericBins*>()};
-  const Task kind = task == "binary" ? Task::kBinary : task == "multiclass" ? Task::kMulticlass : Task::kRegression;
-  const py::gil_scoped_release unlocked;
-  add_outcomes(self, kind, b, p, outcomes);
 }
 
 // Allocates rows, then reads cells into them without the interpreter.
@@ -150,8 +129,6 @@ void bind_window(py::module_& m) {
           "Add cells into those of wider panes; forget those kept no longer.")
       .def("fill", &fill_rows, "filler"_a, "start"_a, "stop"_a, exact("cells"), "traffic_block"_a, "n_threads"_a,
            "Count rows and columns into cells.")
-      .def("add_outcomes", &add_rows, "task"_a, "blocks"_a, "places"_a, "rows"_a,
-           "Count labelled predictions; places: (segments of each group, panes).")
       .def("counts", &counts, "block"_a, exact("cells"), exact("rows"), "n_rows"_a, exact("map"), "width"_a,
            "Counts of a block, cells summed into rows.")
       .def("sums", &sums, exact("cells"), exact("rows"), "n_rows"_a, "Exact sums, rounded once.")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tidegauge._core import DataError
 from tidegauge.derived import FunctionsWanted
 
-FORMATS = {"reference": 1, "monitor": 2}  # what this version writes, and all that it reads
+FORMATS = {"reference": 2, "monitor": 3}  # what this version writes, and all that it reads
 MAX_BYTES = 64 << 30
 
 

@@ -48,6 +48,7 @@ from tidegauge.window import (
     FloatArray,
     IndexArray,
     IntArray,
+    LabelClock,
     Span,
     WindowSums,
     WindowTable,
@@ -83,11 +84,17 @@ class Comparison:
     reference_sums: WindowSums
     index: IntArray
     drawn: Drawn | None = None  # sampled rows of the traffic
+    labels: LabelClock | None = None  # where predictions and labels have ids
     _occupied: dict[str, tuple[IndexArray, FloatArray]] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, reference: Reference, keys: Keys, sums: WindowSums, drawn: Drawn | None = None
+        cls,
+        reference: Reference,
+        keys: Keys,
+        sums: WindowSums,
+        drawn: Drawn | None = None,
+        labels: LabelClock | None = None,
     ) -> Comparison:
         """Compare rows with the whole reference of the same segment."""
         reference_keys, reference_sums = reference.table.read(EVERYTHING, by_version=False)
@@ -95,7 +102,7 @@ class Comparison:
         place = {name: row for row, name in enumerate(names)}
         of_segment = np.array([place.get(name, -1) for name in keys.segments], dtype=np.int64)
         index = of_segment[keys.segment] if len(of_segment) else np.empty(0, dtype=np.int64)
-        return cls(reference, keys, sums, reference_sums, index, drawn)
+        return cls(reference, keys, sums, reference_sums, index, drawn, labels)
 
     def table(
         self,
@@ -438,6 +445,18 @@ class Side:
         outcomes = self.sums.outcomes()
         return None if outcomes is None else self._take_all(outcomes)
 
+    def joined(self) -> dict[type, Any]:
+        """What is known of the traffic by ids: a reference has labels from the start."""
+        clock = self.comparison.labels
+        if clock is None or self.index is not None:
+            return {}
+        found: list[Any] = (
+            [] if clock.now is None else [self.sums.maturity(clock), self.sums.delays(clock)]
+        )
+        if clock.has_champion:
+            found.append(self.sums.pairs())
+        return {type(each): each for each in found}
+
     def label_share(self) -> FloatArray:
         """Share of the labels that have arrived."""
         return self._take(self.sums.label_share())
@@ -589,8 +608,9 @@ def window_comparison(
     span: Span,
     *,
     drawn: Drawn | None = None,
+    labels: LabelClock | None = None,
     **choice: Any,
 ) -> Comparison:
     """Compare the windows of a table with the reference."""
     keys, sums = table.read(span, **choice)
-    return Comparison.of(reference, keys, sums, drawn)
+    return Comparison.of(reference, keys, sums, drawn, labels)

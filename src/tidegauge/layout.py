@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegauge._core import SPECIALS, Batch, NumericBins, SchemaError, Vocabulary
+from tidegauge._core import (
+    DELAY_BINS,
+    SPECIALS,
+    Batch,
+    NumericBins,
+    SchemaError,
+    Vocabulary,
+)
 from tidegauge.column import RULE_TEXTS, Column
 from tidegauge.derived import ArrayFunction, Derivation, derive, fit_derivations, refuse
 from tidegauge.grid import LARGEST, FloatArray, Grid, fit_grid, score_grid
@@ -21,7 +28,7 @@ from tidegauge.schema import Schema
 IntArray = NDArray[np.int64]
 
 MISSING, NAN, SENTINEL, INVALID, ABSENT = range(SPECIALS)
-TRAFFIC_SLOTS = ("rows", "duplicates", "new_columns", "labelled", "unscored", "pooled")
+TRAFFIC_SLOTS = ("rows", "duplicates", "new_columns", "labelled", "unscored", "pooled", "paired")
 LOSS_SUMS = ("log_loss", "log_loss_squared", "brier", "brier_squared")
 TENTHS = 10
 REGRESSION_SUMS = (
@@ -37,6 +44,8 @@ REGRESSION_SUMS = (
     "symmetric",
     "count",
 )
+PAIR_SUMS = ("loss", "loss_squared", "other", "other_squared")
+PAIR_SLOTS = 4  # right are neither, the challenger, the champion, both
 WEIGHT_UNITS = 1 << 20
 MAX_CATEGORIES = 10_000
 MAX_CLASSES = 250
@@ -194,7 +203,14 @@ class Layout:
             widths += [n * n, n, 2 * TENTHS, *([2 * self.n_score_bins] * n)]
         if self.label is not None:
             widths.append(self.label.n_slots)
+        if self.schema.task is not None:
+            widths += [DELAY_BINS, PAIR_SLOTS]
         return widths
+
+    @property
+    def delay_block(self) -> int:
+        """Block of the delays of labels; that of pairs of versions follows."""
+        return len(self.n_slots) - 2
 
     @property
     def n_sums(self) -> int:
@@ -202,8 +218,8 @@ class Layout:
         if self.schema.task is None:
             return 0
         if self.schema.task == "regression":
-            return len(REGRESSION_SUMS)
-        return len(LOSS_SUMS) + TENTHS
+            return len(REGRESSION_SUMS) + len(PAIR_SUMS)
+        return len(LOSS_SUMS) + TENTHS + len(PAIR_SUMS)
 
     @property
     def n_values(self) -> int:
@@ -215,7 +231,10 @@ class Layout:
         """What the core needs to count outcomes."""
         return {
             "traffic": self.traffic_block,
+            "delays": self.delay_block,
+            "pairs": self.delay_block + 1,
             "first": self.outcome_block,
+            "pair_sum": self.n_sums - len(PAIR_SUMS),
             "n_classes": len(self.classes),
             "score_edges": self.score_edges,
             "label_center": self.label_center,

@@ -53,6 +53,7 @@ from tidegauge.ingest import (
 )
 from tidegauge.interrupts import held_back
 from tidegauge.layout import TRAFFIC_SLOTS
+from tidegauge.maturity import edges_within
 from tidegauge.metrics import Metric
 from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
@@ -65,6 +66,7 @@ from tidegauge.values import METRIC_TABLE, Account, Distribution
 from tidegauge.window import (
     EVERYTHING,
     MAX_SEGMENTS,
+    LabelClock,
     Retention,
     Span,
     check_pane,
@@ -107,6 +109,11 @@ class Monitor:
     sample_rows
         Rows of every window and version to keep, whole and as they are, for `sample` and for
         metrics that compare rows; none unless given. Ids are kept as hashes alone.
+    champion
+        Version that the others are held against: a prediction that another version makes under the
+        id of one of the champion's is paired with it, and both are judged by the same label. The
+        metrics of pairs, such as `paired_accuracy_difference`, stand in the rows of the other
+        version. No pairs are made unless given.
 
     Notes
     -----
@@ -138,6 +145,7 @@ class Monitor:
         max_pending: int = MAX_PENDING,
         max_segments: int = MAX_SEGMENTS,
         sample_rows: int = 0,
+        champion: str | None = None,
     ) -> None:
         if not isinstance(reference, Reference):
             raise SchemaError(f"a tg.Reference is wanted, got {type(reference).__name__}")
@@ -160,6 +168,9 @@ class Monitor:
         self._table = reference.new_table(pane if timed else 0, rule, max_segments)
         self._sample = new_sample(sample_rows, reference.schema)
         self._n_rolls = 0  # of the table, when the sample last followed it
+        self.champion = champion
+        if champion is not None:
+            self._check_champion(champion)
         self._id_kind: str | None = None  # "integer" or "text", as the first ids were
         self._join = self._new_join()
         self._lock = threading.RLock()
@@ -178,6 +189,18 @@ class Monitor:
                 f"labels may come {self.lateness} after their prediction, but the retention "
                 f"{self.retention} forgets it before; keep it longer, or lower the lateness"
             )
+
+    def _check_champion(self, champion: str) -> None:
+        schema = self.schema
+        wanted = (schema.task, schema.prediction_id, schema.model_version, schema.label)
+        if None in wanted:
+            raise SchemaError(
+                "versions are paired by the ids of their predictions and judged by labels: with a "
+                "champion the schema must name `task`, `prediction_id`, `model_version` and `label`"
+            )
+        if not isinstance(champion, str):
+            raise TypeError(f"champion is the name of a version, got {champion!r}")
+        self._table.versions.add(champion)  # first of all, so that it is never "(other)"
 
     def __repr__(self) -> str:
         return (
@@ -198,6 +221,10 @@ class Monitor:
                 "ids": self._id_kind or "integer",
                 "task": schema.task or "",
                 "weights": schema.weight is not None,
+                "champion": -1
+                if self.champion is None
+                else self._table.versions.add(self.champion),
+                "arrivals": False,
             }
         )
 
@@ -476,11 +503,11 @@ class Monitor:
 
         One row a bin: `at_least` and `below` (null where the bin is open) and `labels`. A label
         without a time came at the watermark. Bins are the same for every monitor, so their counts
-        add; without timestamps all are 0.
+        add; without timestamps all are 0. The metric `label_delay` has the delays of each window.
         """
         edges = np.array(delay_edges()).astype("timedelta64[us]")
         with self._lock:
-            counts = self._join.delays()
+            counts = self._table.label_delays()[1].sum(axis=0)
         return pa.table(
             {
                 "at_least": pa.array([None, *edges], pa.duration("us")),
@@ -599,6 +626,7 @@ class Monitor:
                 self._table,
                 span,
                 drawn=None if self._sample is None else self._sample.drawn(),
+                labels=self._label_clock(),
                 segments=segments,
                 versions=some,
             )
@@ -608,6 +636,18 @@ class Monitor:
                 return table
             fairness = self._fairness(span, chosen, columns, some)
             return pa.concat_tables([table, fairness]).unify_dictionaries()
+
+    def _label_clock(self) -> LabelClock | None:
+        """What tells how long labels take; None where they are not joined by id."""
+        schema = self.schema
+        if schema.task is None or schema.prediction_id is None or schema.label is None:
+            return None
+        lateness = parse_duration(self.lateness, role="lateness")
+        return LabelClock(
+            now=None if schema.timestamp is None else self._join.watermark,
+            edges=edges_within(lateness),
+            has_champion=self.champion is not None,
+        )
 
     def sample(
         self,
@@ -1018,16 +1058,18 @@ class Monitor:
         Raises
         ------
         SchemaError
-            When the other one has another reference, window, retention, lateness or number of
-            sampled rows.
+            When the other one has another reference, window, retention, lateness, champion or
+            number of sampled rows.
         """
         mine, theirs = self._table.layout.to_dict(), other._table.layout.to_dict()
         same = mine == theirs and self.reference.secret == other.reference.secret
-        rules = [(each.window, each.retention, each.lateness) for each in (self, other)]
+        rules = [
+            (each.window, each.retention, each.lateness, each.champion) for each in (self, other)
+        ]
         if not same or rules[0] != rules[1]:
             raise SchemaError(
-                "only monitors of the same reference, window, retention and lateness can be "
-                "merged; build both from one saved reference"
+                "only monitors of the same reference, window, retention, lateness and champion can "
+                "be merged; build both from one saved reference"
             )
         if not same_size(self._sample, other._sample):
             raise SchemaError("only monitors of the same sample_rows can be merged")
@@ -1159,6 +1201,7 @@ class Monitor:
                 "max_pending": self.max_pending,
                 "max_segments": self.max_segments,
                 "sample_rows": self.sample_rows,
+                "champion": self.champion,
             },
         }
         return header, arrays

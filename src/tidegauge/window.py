@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import (
+    DELAY_BINS,
     NEVER,
+    NO_DELAY,
     SPECIALS,
     UNSEEN,
     Batch,
@@ -24,6 +26,7 @@ from tidegauge._core import (
     JoinedRows,
     PairIndex,
     Vocabulary,
+    add_outcomes,
     intern_codes,
 )
 from tidegauge.derived import Derivation, derive, told
@@ -31,18 +34,24 @@ from tidegauge.engine import Engine, Rows
 from tidegauge.ingest import Predictions, spread
 from tidegauge.layout import (
     LOSS_SUMS,
+    PAIR_SUMS,
     REGRESSION_SUMS,
     TENTHS,
     TRAFFIC_SLOTS,
     CountedColumn,
     Layout,
 )
+from tidegauge.maturity import expected_share, shares_by_age
 from tidegauge.metrics.evaluate import Keys
 from tidegauge.metrics.inputs import (
     BinaryOutcomes,
     ColumnCounts,
+    LabelDelays,
+    Maturity,
     MulticlassOutcomes,
     Outcomes,
+    PairedDecisions,
+    PairedValues,
     RegressionOutcomes,
     Traffic,
 )
@@ -257,6 +266,37 @@ class Span:
 
 AS_KEPT = Span(None, None, "pane")
 EVERYTHING = Span(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelClock:
+    """What tells how long labels take, and whether versions are held against a champion."""
+
+    now: int | None  # microseconds; None where predictions or labels have no time
+    edges: IntArray  # between the bins of delays, microseconds
+    has_champion: bool
+
+
+# Columns of JoinedRows that hold nothing.
+NO_ROWS: dict[str, NDArray[Any]] = {
+    "values": np.empty(0),
+    "pair_values": np.empty(0),
+    "champions": np.empty(0, np.int16),
+    **{
+        f"{kind}{name}": np.empty(0, dtype)
+        for kind in ("", "pair_", "arrival_")
+        for name, dtype in (
+            ("times", np.int64),
+            ("known", np.int64),
+            ("labels", np.float64),
+            ("weights", np.float64),
+            ("groups", np.int32),
+            ("decisions", np.int16),
+            ("signs", np.int8),
+            ("delays", np.uint8),
+        )
+    },
+}
 
 
 @dataclass
@@ -550,26 +590,29 @@ class WindowTable:
         if task is not None and len(outcomes):
             self._note_expired(outcomes.earliest)
             places = (self._segments_of_group, self._panes)
-            self.cells.add_outcomes(task, self.layout.outcome_blocks, places, outcomes)
+            add_outcomes(self.cells, task, self.layout.outcome_blocks, places, outcomes)
 
     def add_labelled(self, rows: Predictions, groups: IndexArray) -> None:
         """Count predictions that came with their label."""
         if rows.labels is None:
             return
         known = ~np.isnan(rows.labels)
+        n = int(known.sum())
         times, groups, decisions = (
             spread(each, len(known)) for each in (rows.times, groups, rows.decisions)
         )
         labelled: dict[str, NDArray[Any]] = {
             "times": times[known],
+            "known": times[known],
             "groups": groups[known],
-            "decisions": decisions[known],
+            "decisions": decisions[known].astype(np.int16),
             "values": rows.values.reshape(len(known), -1)[known].ravel(),
-            "weights": rows.weights[known] if len(rows.weights) else rows.weights,
+            "weights": rows.weights[known] if len(rows.weights) else np.ones(n),
             "labels": rows.labels[known],
-            "signs": np.ones(int(known.sum()), dtype=np.int8),
+            "signs": np.ones(n, dtype=np.int8),
+            "delays": np.full(n, NO_DELAY, dtype=np.uint8),
         }
-        self.add_outcomes(JoinedRows(labelled))
+        self.add_outcomes(JoinedRows(NO_ROWS | labelled, weighted=len(rows.weights) > 0))
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -761,6 +804,28 @@ class WindowTable:
             sums,
         )
 
+    def ends_of(self, cells: IndexArray) -> tuple[IntArray, IntArray]:
+        """Start and end of the panes of cells."""
+        panes: IntArray = self.cells.keys()[cells, 0]
+        return panes, panes + self._widths(panes)
+
+    def label_delays(self) -> tuple[IndexArray, IntArray]:
+        """Cells of the whole traffic, all versions, and their labels by delay, [n, DELAY_BINS]."""
+        overall = np.array([number == 0 for _, number, _ in self._segments], dtype=bool)
+        keys = self.cells.keys()
+        cells: IndexArray = np.flatnonzero(overall[keys[:, 1]]).astype(np.int32)
+        if self.layout.schema.task is None:
+            return cells, np.zeros((len(cells), DELAY_BINS), dtype=np.int64)
+        places = np.arange(len(cells), dtype=np.int32)
+        block = self.layout.delay_block
+        return cells, self.cells.counts(block, cells, places, len(cells), _NO_MAP, DELAY_BINS)
+
+    def label_shares(self, clock: LabelClock) -> FloatArray:
+        """Share of the labels that have come by each age of the clock's edges."""
+        assert clock.now is not None
+        cells, counts = self.label_delays()
+        return shares_by_age(self.ends_of(cells)[1], counts, clock.edges, clock.now)
+
     def segment_labels(self, columns: tuple[str, ...]) -> list[str]:
         """Labels of the segments that have been met of a set of columns."""
         place = self._sets.index(columns)
@@ -901,8 +966,47 @@ class WindowSums:
 
     def traffic(self) -> Traffic:
         """Rows, duplicates, rows with unknown columns, rows in "(other)"."""
-        rows, duplicates, new_columns, _, _, pooled = self._traffic.T
+        rows, duplicates, new_columns, _, _, pooled, _ = self._traffic.T
         return Traffic(rows=rows, duplicates=duplicates, new_columns=new_columns, pooled=pooled)
+
+    def delays(self, clock: LabelClock) -> LabelDelays:
+        """How long labels took."""
+        return LabelDelays(self.slots(self._layout.delay_block), clock.edges / SECOND)
+
+    def maturity(self, clock: LabelClock) -> Maturity:
+        """Labels that should have come by the age of the panes."""
+        assert clock.now is not None
+        places = np.arange(len(self.chosen), dtype=np.int32)
+        each = replace(self, rows=places, n_rows=len(places))
+        starts, ends = self.table.ends_of(self.chosen)
+        ages = clock.now - (starts + np.minimum(ends, clock.now)) / 2
+        shares = expected_share(np.maximum(ages, 0), clock.edges, self.table.label_shares(clock))
+        due = shares * each.slots(self._layout.traffic_block)[:, 0]
+        expected = np.bincount(self.rows, weights=due, minlength=self.n_rows).astype(np.float64)
+        return Maturity(predictions=self._traffic[:, 0], expected=expected)
+
+    def pairs(self) -> PairedDecisions | PairedValues:
+        """Labelled rows that the champion has predicted too."""
+        layout = self._layout
+        right = self.slots(layout.delay_block + 1).reshape(self.n_rows, 2, 2)
+        common = {"labelled_rows": self._traffic[:, 6], "right": right}
+        loss, loss_squared, other, other_squared = self.sums[:, -len(PAIR_SUMS) :].T
+        if layout.schema.task == "regression":
+            return PairedValues(
+                **common,
+                absolute=loss,
+                absolute_squared=loss_squared,
+                squared=other,
+                squared_squared=other_squared,
+            )
+        unknown = np.nan if layout.n_score_bins == 1 else 0.0
+        return PairedDecisions(
+            **common,
+            log_loss=loss + unknown,
+            log_loss_squared=loss_squared + unknown,
+            brier=other + unknown,
+            brier_squared=other_squared + unknown,
+        )
 
     def label_share(self) -> FloatArray:
         """Share of the predictions whose label has arrived; NaN where there are none."""
@@ -955,7 +1059,7 @@ class WindowSums:
         return _OUTCOMES[task](self)
 
     def _common(self) -> dict[str, Any]:
-        rows, _, _, labelled, unscored, _ = self._traffic.T
+        rows, _, _, labelled, unscored, *_ = self._traffic.T
         return {"predictions": rows, "labelled_rows": labelled - unscored}
 
     @cached_property
@@ -981,6 +1085,11 @@ class WindowSums:
         counts = self.slots(block, map_, n_before * n_bins)
         return counts.reshape(self.n_rows, n_before, n_bins)
 
+    @property
+    def _tenths(self) -> FloatArray:
+        """Sum of the scores, or of the top ones, in each tenth of [0, 1], [n_rows, TENTHS]."""
+        return self.sums[:, len(LOSS_SUMS) : len(LOSS_SUMS) + TENTHS]
+
     def _binary(self) -> BinaryOutcomes:
         joint = self._by_score(self._layout.outcome_block, 4)
         joint = joint.reshape(self.n_rows, 2, 2, joint.shape[-1])
@@ -991,7 +1100,7 @@ class WindowSums:
             negatives=joint[:, 0],
             positives=joint[:, 1],
             edges=self._score_edges,
-            confidence=self.sums[:, len(LOSS_SUMS) :],
+            confidence=self._tenths,
             unscored=self._traffic[:, 4],
             **losses,
         )
@@ -1012,14 +1121,14 @@ class WindowSums:
             ranks=self.slots(first + 1),
             scores=np.stack(scores, axis=1),
             edges=self._score_edges,
-            top_confidence=self.sums[:, len(LOSS_SUMS) :],
+            top_confidence=self._tenths,
             top_counts=tenths.sum(axis=2),
             top_correct=tenths[:, :, 1],
             **losses,
         )
 
     def _regression(self) -> RegressionOutcomes:
-        sums = dict(zip(REGRESSION_SUMS, self.sums.T, strict=True))
+        sums = dict(zip(REGRESSION_SUMS, self.sums.T, strict=False))
         count = np.rint(sums.pop("count")).astype(np.int64)
         return RegressionOutcomes(
             **self._common(), labelled=count, center=self._layout.label_center, **sums

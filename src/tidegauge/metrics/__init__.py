@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from tidegauge.metrics import drift, fairness, integrity, multivariate, performance
+from tidegauge.metrics import (
+    comparison,
+    drift,
+    fairness,
+    integrity,
+    labels,
+    multivariate,
+    performance,
+)
 from tidegauge.metrics.inputs import (
     BinaryOutcomes,
     Bins,
@@ -30,11 +38,13 @@ __all__ = [
     "RegressionOutcomes",
     "RowSamples",
     "Traffic",
+    "comparison",
     "drift",
     "fairness",
     "families",
     "get",
     "integrity",
+    "labels",
     "mean",
     "metric",
     "multivariate",

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from tidegauge.metrics.drift import evidence
 from tidegauge.metrics.inputs import (
+    JOINED_INPUTS,
     OTHER_GROUP,
     Bins,
     ColumnCounts,
@@ -27,11 +28,12 @@ from tidegauge.metrics.inputs import (
     GroupOutcomes,
     IntArray,
     Outcomes,
+    Pairs,
     RowSamples,
     Traffic,
     ratio,
 )
-from tidegauge.metrics.registry import PROTECTED, Form, Metric, get, usual
+from tidegauge.metrics.registry import JOINED, PROTECTED, Form, Metric, get, usual
 from tidegauge.metrics.results import PerClass, PerGroup, Result, value_of
 from tidegauge.metrics.significance import Quiet
 from tidegauge.values import METRIC_TABLE
@@ -42,6 +44,9 @@ STATUSES = ("ok", "no data", "no labels", "no reference", "undefined", "not kept
 _OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED, _NOT_KEPT = range(len(STATUSES))
 _TESTED: dict[str, type] = {"numeric": Fine, "categorical": Bins}
 _VALUE, _LOWER, _UPPER, _NOISE, _REFERENCE = range(5)
+_PAIRED = "pairs of versions; name the champion by Monitor(champion=...)"
+_DELAYED = "labels that come later; the schema must name `prediction_id`, `timestamp` and `label`"
+_JOINED_BY = {kind: _PAIRED if issubclass(kind, Pairs) else _DELAYED for kind in JOINED_INPUTS}
 
 Inputs: TypeAlias = dict[type, Any]  # input type -> the input, arrays [C, R, ...] or [C, 1, ...]
 
@@ -79,6 +84,9 @@ class Sums(Protocol):
 
     def outcomes(self) -> Outcomes | None:
         """Labelled rows, [R, ...] each; None for a model without a task."""
+
+    def joined(self) -> Inputs:
+        """What is known because predictions and labels have ids, [R, ...] each, by type."""
 
     def samples(self) -> RowSamples:
         """Sampled rows, [R]; asked for only by metrics that need them."""
@@ -182,9 +190,16 @@ def evaluate(
     """
     asked = usual() if metrics is None else metrics
     chosen = [m if isinstance(m, Metric) else get(m) for m in asked]
-    serving = {
+    serving: dict[str | type | None, tuple[_Asked, ...]] = {
         target: tuple(_asked(m, form) for m in chosen if (form := m.form_for(target)))
         for target in dict.fromkeys((None, *kinds.values(), task))
+    }
+    joined = current.joined()
+    serving |= {
+        kind: tuple(
+            _asked(m, form) for m in chosen if (form := m.form_for(JOINED)) and kind in form.needs
+        )
+        for kind in joined
     }
     if metrics:
         _check_served(chosen, serving)
@@ -204,6 +219,11 @@ def evaluate(
         *_pieces(_model_blocks(traffic, serving[None], rows)),
         *sorted(columns, key=lambda piece: position[piece.column]),
         *_pieces(_model_blocks(outcomes, by_label, rows, alike)),
+        *_pieces(
+            _measured([_Part(None, {kind: each}, {})], serving[kind], rows)
+            for kind, each in joined.items()
+            if serving[kind]
+        ),
     ]
     return _table(keys, pieces, current.label_share(), model)
 
@@ -241,13 +261,15 @@ def evaluate_groups(
 
 
 def _check_served(
-    chosen: Sequence[Metric], serving: Mapping[str | None, tuple[_Asked, ...]]
+    chosen: Sequence[Metric], serving: Mapping[str | type | None, tuple[_Asked, ...]]
 ) -> None:
     served = {asked.label for group in serving.values() for asked in group}
     for metric in chosen:
         if metric.label not in served:
+            if JOINED in metric.forms[0].kinds:
+                raise ValueError(f"metric {metric.name!r} is of {_JOINED_BY[metric.needs[0]]}")
             wanted = sorted({t for form in metric.forms for t in form.tasks or form.kinds})
-            there = sorted(target for target in serving if target)
+            there = sorted(target for target in serving if isinstance(target, str))
             raise ValueError(
                 f"metric {metric.name!r} is for {' or '.join(wanted)}; this model has only "
                 f"{' and '.join(there) or 'traffic'}"
@@ -337,7 +359,7 @@ def _bytes(inputs: Inputs) -> int:
 
 def _column_blocks(
     kinds: Mapping[str, str],
-    serving: Mapping[str | None, tuple[_Asked, ...]],
+    serving: Mapping[str | type | None, tuple[_Asked, ...]],
     current: Sums,
     reference: Sums,
     rows: int,

@@ -278,6 +278,42 @@ def matrices(each: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.object_]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Maturity:
+    """How many labels ought to have come by now, judged by how long others took."""
+
+    predictions: IntArray
+    expected: FloatArray = _UNKNOWN  # predictions, each times the share of labels due at its age
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Predictions."""
+        return self.predictions
+
+
+@dataclass(frozen=True)
+class LabelDelays:
+    """How long labels took, by bins of their delay; all rows share the edges.
+
+    >>> LabelDelays([1, 3], edges=[0.0, 1.0, 2.0]).n
+    array(4)
+    """
+
+    counts: IntArray  # [..., B]
+    edges: FloatArray  # [B + 1], seconds
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Labels whose delay is known."""
+        return np.asarray(self.counts.sum(axis=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Labelled:
     """What the outcomes of every task have in common.
 
@@ -462,11 +498,80 @@ class GroupOutcomes(GroupDecisions):
         return total
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Labelled rows that the champion and a challenger have predicted under one id.
+
+    With a weight column counts are in units of weight * 2**20, and sums are multiplied alike.
+    """
+
+    labelled_rows: IntArray
+    right: IntArray  # [..., 2, 2]: champion right, challenger right; of values: no less close
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Pairs."""
+        return self.labelled_rows
+
+    @property
+    def labelled(self) -> IntArray:
+        """Pairs, in units of weight."""
+        total: IntArray = self.right.sum(axis=(-2, -1))
+        return total
+
+    @property
+    def rows_per_count(self) -> FloatArray:
+        """What one unit of the counts is worth in rows: 1 without weights."""
+        return ratio(self.labelled_rows, self.labelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDecisions(Pairs):
+    """Decisions of two versions on the same rows; sums are of challenger - champion.
+
+    Without scores there are no losses: their sums are NaN.
+    """
+
+    log_loss: FloatArray = _UNKNOWN
+    log_loss_squared: FloatArray = _UNKNOWN
+    brier: FloatArray = _UNKNOWN
+    brier_squared: FloatArray = _UNKNOWN
+
+    @classmethod
+    def from_counts(
+        cls, *, both: int, champion: int, challenger: int, neither: int
+    ) -> PairedDecisions:
+        """Pairs by who was right, without scores.
+
+        >>> PairedDecisions.from_counts(both=6, champion=1, challenger=2, neither=1).n
+        array(10)
+        """
+        total = both + champion + challenger + neither
+        return cls(
+            labelled_rows=np.asarray(total),
+            right=np.array([[neither, challenger], [champion, both]]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedValues(Pairs):
+    """Values of two versions for the same rows; sums are of challenger - champion."""
+
+    absolute: FloatArray = _UNKNOWN
+    absolute_squared: FloatArray = _UNKNOWN
+    squared: FloatArray = _UNKNOWN
+    squared_squared: FloatArray = _UNKNOWN
+
+
 Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
 
 COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
 MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests, RowSamples)
 GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes)
+JOINED_INPUTS: tuple[type, ...] = (Maturity, LabelDelays, PairedDecisions, PairedValues)
 
 TASKS: dict[str, type] = {
     "binary": BinaryOutcomes,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-from tidegauge.metrics.registry import PROTECTED, Form, Metric, families, get, names
+from tidegauge.metrics.registry import JOINED, PROTECTED, Form, Metric, families, get, names
 
 _OPENING = """# Metrics
 
@@ -26,9 +26,13 @@ _INPUTS = {
     "ColumnCounts": "counts of a column",
     "Traffic": "counts of arrivals",
     "FeatureTests": "a test of every feature",
+    "Maturity": "the ages of predictions",
+    "LabelDelays": "the delays of labels",
     "GroupDecisions": "decisions on each group",
     "GroupOutcomes": "outcomes of each group",
     "RowSamples": "sampled rows",
+    "PairedDecisions": "decisions beside the champion's",
+    "PairedValues": "values beside the champion's",
     "BinaryOutcomes": "binary outcomes",
     "MulticlassOutcomes": "multiclass outcomes",
     "RegressionOutcomes": "regression outcomes",
@@ -60,6 +64,8 @@ def _form(form: Form) -> str:
     served = form.tasks or form.kinds or ("the traffic as a whole",)
     if served == (PROTECTED,):
         served = ("protected attributes",)
+    if served == (JOINED,):
+        served = ("predictions that are joined with their labels by id",)
     sources = [_INPUTS[need.__name__] for need in form.needs]
     facts = [f"For {', '.join(served)}; from {' and '.join(sources)}."]
     facts += [f"Option {_option(form, name)}." for name in form.options]

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_t
 from tidegauge.metrics.inputs import (
     COLUMN_INPUTS,
     GROUP_INPUTS,
+    JOINED_INPUTS,
     MODEL_INPUTS,
     TASKS,
     Fine,
@@ -31,6 +32,7 @@ Function = TypeVar("Function", bound=Callable[..., Result])
 
 KINDS = ("numeric", "categorical", "timestamp", "rule")
 PROTECTED = "protected"  # the kind of an attribute whose groups are compared
+JOINED = "join"  # what is known of predictions and labels with ids
 SIDES = ("reference", "current")
 
 
@@ -64,7 +66,7 @@ class Form:
     @property
     def label_based(self) -> bool:
         """Whether it waits for labels."""
-        return bool(self.tasks) or GroupOutcomes in self.needs
+        return bool(self.tasks) or JOINED in self.kinds or GroupOutcomes in self.needs
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +307,7 @@ def _read(
     needs = {side: get_args(hints.get(side)) or (hints.get(side),) for side in inputs}
     allowed = {
         kind.__name__: kind
-        for kind in (*COLUMN_INPUTS, *GROUP_INPUTS, *MODEL_INPUTS, *TASKS.values())
+        for kind in (*COLUMN_INPUTS, *GROUP_INPUTS, *JOINED_INPUTS, *MODEL_INPUTS, *TASKS.values())
     }
     for side, kinds_of_side in needs.items():
         if not set(kinds_of_side) <= set(allowed.values()):
@@ -327,6 +329,8 @@ def _read(
         kinds = tuple(kind for kind in kinds if kind in ("numeric", "timestamp"))
     if set(needs["current"]) & set(GROUP_INPUTS):
         kinds = (PROTECTED,)
+    elif set(needs["current"]) & set(JOINED_INPUTS):
+        kinds = (JOINED,)
     elif not set(needs["current"]) & set(COLUMN_INPUTS):
         kinds = ()
     return Form(
@@ -369,7 +373,7 @@ def families() -> tuple[str, ...]:
     """Headings the metrics are sorted under.
 
     >>> families()[:3]
-    ('drift', 'fairness', 'integrity')
+    ('comparison', 'drift', 'fairness')
     """
     return tuple(dict.fromkeys(m.family for m in _REGISTRY.values()))
 

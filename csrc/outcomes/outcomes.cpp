@@ -1,38 +1,52 @@
-#include "window/outcomes.hpp"
+#include "outcomes/outcomes.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <unordered_map>
-#include <utility>
 
-#include "errors.hpp"
 #include "histogram/encode.hpp"
+#include "outcomes/run_sums.hpp"
 
 namespace tidegauge {
 namespace {
 
 constexpr f64 kSmallest =
     2.220446049250313e-16;  // scores are kept this far from 0 and 1 in logarithms, labels from 0 in ratios
-constexpr std::size_t kLongestRun = 1 << 20;  // rows, so that limbs never overflow between two flushes
-constexpr std::size_t kWorthGuide = 512;      // rows
+constexpr std::size_t kWorthGuide = 512;  // rows
 
 struct Row {
   f64 label;
   i32 decision;
   std::span<const f64> values;
   i64 sign;
+  std::uint8_t delay;
   i64 units;   // signed weight, in whole rows or in units
   f64 factor;  // the same as a double
 };
 
+Row row_of(const Outcome& row, bool has_weights, std::span<const f64> values) {
+  const i64 units = has_weights ? row.sign * static_cast<i64>(std::llrint(row.weight * kWeightUnits)) : row.sign;
+  return {row.label, row.decision, values, row.sign, row.delay, units, static_cast<f64>(units)};
+}
+
 Row row_at(const Outcomes& outcomes, std::size_t i) {
   const std::size_t n_values = outcomes.values.size() / outcomes.rows.size();
-  const Outcome& row = outcomes.rows[i];
-  const i64 units =
-      outcomes.has_weights ? row.sign * static_cast<i64>(std::llrint(row.weight * kWeightUnits)) : row.sign;
-  const auto values = std::span(outcomes.values).subspan(i * n_values, n_values);
-  return {row.label, row.decision, values, row.sign, units, static_cast<f64>(units)};
+  return row_of(outcomes.rows[i], outcomes.has_weights, std::span(outcomes.values).subspan(i * n_values, n_values));
+}
+
+// A challenger's prediction and what the champion made of the same id; the challenger's label is the truth of both.
+struct Pair {
+  Row challenger, champion;
+};
+
+Pair pair_at(const Outcomes& outcomes, std::size_t i) {
+  const std::size_t n_values = outcomes.pair_values.size() / (2 * outcomes.pairs.size());
+  const auto values = std::span(outcomes.pair_values).subspan(2 * i * n_values, 2 * n_values);
+  Pair pair;
+  pair.challenger = row_of(outcomes.pairs[i], outcomes.has_weights, values.first(n_values));
+  pair.champion = pair.challenger;
+  pair.champion.decision = outcomes.champions[i];
+  pair.champion.values = values.last(n_values);
+  return pair;
 }
 
 // Tenth of [0, 1] that a score lies in, by comparison with k / 10 as the score bins have it.
@@ -41,6 +55,10 @@ i32 tenth_of(f64 score) {
   while (tenth > 0 && score < static_cast<f64>(tenth) / kTenths) --tenth;
   while (tenth < kTenths - 1 && score >= static_cast<f64>(tenth + 1) / kTenths) ++tenth;
   return tenth;
+}
+
+bool is_scored(const Row& row) {
+  return std::none_of(row.values.begin(), row.values.end(), [](f64 score) { return score != score; });
 }
 
 f64 log_loss_of(f64 probability) { return -std::log(std::clamp(probability, kSmallest, 1.0 - kSmallest)); }
@@ -72,65 +90,6 @@ class ScoreBins {
   std::vector<i32> guide_;  // edges at or below the lower end of each cell
 };
 
-// What the rows of one run, of the same pane and group, add; worked out once, then added to the cell of each set.
-class RunSums {
- public:
-  RunSums(const CellLayout& layout) : slots_(layout.n_slots.size()), sums_(static_cast<std::size_t>(layout.n_sums)) {}
-
-  void count(i32 block, i32 slot, i64 amount) {
-    if (amount == 1) {
-      auto& slots = slots_[static_cast<std::size_t>(block)];
-      if (slots.empty()) touched_blocks_.push_back(block);
-      slots.push_back(static_cast<std::uint16_t>(slot));
-    } else {
-      amounts_.push_back({block, slot, amount});
-    }
-  }
-  template <typename Name>
-  void add(Name name, f64 value) {
-    Sum& sum = sums_[static_cast<std::size_t>(name)];
-    if (sum.first > sum.last) touched_sums_.push_back(static_cast<i32>(name));
-    const i32 limb = add_exactly(value, sum.limbs);
-    sum.first = std::min(sum.first, limb);
-    sum.last = std::max(sum.last, limb + 2);
-  }
-  void add_to(Cells& cells, i32 index) const {
-    Cell& cell = cells[index];
-    for (const i32 block : touched_blocks_) {
-      const auto at = static_cast<std::size_t>(block);
-      cell.blocks[at].add(slots_[at], cells.n_slots(block));
-    }
-    for (const auto& [block, slot, amount] : amounts_) cells.count(index, block, slot, amount);
-    if (touched_sums_.empty()) return;
-    if (cell.sums.empty()) cell.sums.resize(sums_.size());
-    for (const i32 name : touched_sums_) {
-      const Sum& sum = sums_[static_cast<std::size_t>(name)];
-      add_limbs(sum.limbs, sum.first, sum.last, cell.sums[static_cast<std::size_t>(name)]);
-    }
-  }
-  void clear() {
-    for (const i32 block : touched_blocks_) slots_[static_cast<std::size_t>(block)].clear();
-    for (const i32 name : touched_sums_) sums_[static_cast<std::size_t>(name)] = {};
-    touched_blocks_.clear();
-    touched_sums_.clear();
-    amounts_.clear();
-  }
-
- private:
-  struct Sum {
-    std::array<i64, kLimbs> limbs{};
-    i32 first = kLimbs, last = -1;  // limbs that may differ from 0
-  };
-  struct Amount {
-    i32 block, slot;
-    i64 amount;
-  };
-  std::vector<std::vector<std::uint16_t>> slots_;  // of each block, one entry adds 1
-  std::vector<Sum> sums_;
-  std::vector<Amount> amounts_;
-  std::vector<i32> touched_blocks_, touched_sums_;
-};
-
 void add_losses(RunSums& sums, f64 log_loss, f64 brier, f64 factor) {
   sums.add(ScoreSum::kLogLoss, log_loss * factor);
   sums.add(ScoreSum::kLogLossSquared, log_loss * log_loss * factor);
@@ -155,8 +114,7 @@ void add_binary(RunSums& sums, const OutcomeBlocks& blocks, const ScoreBins& bin
 void add_multiclass(RunSums& sums, const OutcomeBlocks& blocks, const ScoreBins& bins, const Row& row) {
   const i32 label = static_cast<i32>(row.label);
   const bool has_scores = bins.size() > 1;
-  const bool scored =
-      has_scores && std::none_of(row.values.begin(), row.values.end(), [](f64 score) { return score != score; });
+  const bool scored = has_scores && is_scored(row);
   if (row.decision < 0 || scored != has_scores)
     return sums.count(blocks.traffic, static_cast<i32>(Traffic::kUnscored), row.sign);
   sums.count(blocks.first, label * blocks.n_classes + row.decision, row.units);
@@ -208,83 +166,131 @@ void add_regression(RunSums& sums, const OutcomeBlocks& blocks, const Row& row) 
   sums.add(RegressionSum::kCount, row.factor);
 }
 
-// Rows of one pane and group stand together: order[n], and where each run ends.
-struct Runs {
-  std::vector<u32> order;
-  std::vector<std::size_t> ends;
-  std::vector<CellKey> keys;  // (pane, group)
+// How well a prediction did; losses as PairSum has them.
+struct Verdict {
+  bool counts = true;
+  bool is_right = false;
+  f64 loss = 0, other = 0;
 };
 
-Runs find_runs(std::span<const Outcome> rows, const Panes& panes) {
-  struct Memo {
-    CellKey key;
-    u32 run = ~0U;
-  };
-  constexpr std::size_t kMemos = 1024;
-  const std::size_t n = rows.size();
-  Runs runs;
-  std::vector<Memo> memos(std::min(kMemos, std::bit_ceil(n)));
-  std::unordered_map<CellKey, u32, CellKeyHash> known;
-  std::vector<u32> run_of(n);
-  Pane pane;
-  for (std::size_t i = 0; i < n; ++i) {
-    if (rows[i].time < pane.start || rows[i].time >= pane.end) pane = panes.at(rows[i].time);
-    const CellKey key{pane.start, rows[i].group};
-    Memo& memo = memos[CellKeyHash{}(key) & (memos.size() - 1)];
-    if (memo.run == ~0U || memo.key != key) {
-      const auto [found, is_new] = known.try_emplace(key, static_cast<u32>(runs.keys.size()));
-      if (is_new) {
-        runs.keys.push_back(key);
-        runs.ends.push_back(0);
-      }
-      memo = {key, found->second};
-    }
-    run_of[i] = memo.run;
-    ++runs.ends[memo.run];
+Verdict judge(Task task, const OutcomeBlocks& blocks, const Row& row) {
+  if (task == Task::kRegression) {
+    const f64 error = row.values[0] - row.label;
+    return {error == error, false, std::abs(error), error * error};
   }
-  std::size_t start = 0;
-  for (std::size_t& end : runs.ends) start += std::exchange(end, start);
-  runs.order.resize(n);
-  for (std::size_t i = 0; i < n; ++i) runs.order[runs.ends[run_of[i]]++] = static_cast<u32>(i);
-  return runs;
+  const bool has_scores = !blocks.score_edges.empty();
+  const i32 label = static_cast<i32>(row.label);
+  Verdict verdict{row.decision >= 0 && (!has_scores || is_scored(row)), row.decision == label};
+  if (!has_scores || !verdict.counts) return verdict;
+  if (task == Task::kBinary) {
+    const f64 probability = label != 0 ? row.values[0] : 1.0 - row.values[0];
+    verdict.loss = log_loss_of(probability);
+    verdict.other = (1.0 - probability) * (1.0 - probability);
+    return verdict;
+  }
+  verdict.loss = log_loss_of(row.values[static_cast<std::size_t>(label)]);
+  for (i32 k = 0; k < blocks.n_classes; ++k) {
+    const f64 miss = row.values[static_cast<std::size_t>(k)] - (k == label ? 1.0 : 0.0);
+    verdict.other += miss * miss;
+  }
+  return verdict;
+}
+
+bool add_pair(RunSums& sums, Task task, const OutcomeBlocks& blocks, const Pair& pair) {
+  Verdict challenger = judge(task, blocks, pair.challenger);
+  Verdict champion = judge(task, blocks, pair.champion);
+  if (!challenger.counts || !champion.counts) return false;
+  if (task == Task::kRegression) {
+    challenger.is_right = challenger.loss <= champion.loss;
+    champion.is_right = champion.loss <= challenger.loss;
+  }
+  sums.count(blocks.pairs, (champion.is_right ? 2 : 0) + (challenger.is_right ? 1 : 0), pair.challenger.units);
+  if (task != Task::kRegression && blocks.score_edges.empty()) return true;
+  const f64 loss = challenger.loss - champion.loss, other = challenger.other - champion.other;
+  const auto add = [&](PairSum name, f64 value) {
+    sums.add(blocks.pair_sum + static_cast<i32>(name), value * pair.challenger.factor);
+  };
+  add(PairSum::kLoss, loss);
+  add(PairSum::kLossSquared, loss * loss);
+  add(PairSum::kOther, other);
+  add(PairSum::kOtherSquared, other * other);
+  return true;
+}
+
+template <typename T>
+void append(std::vector<T>& to, const std::vector<T>& from) {
+  to.insert(to.end(), from.begin(), from.end());
 }
 
 }  // namespace
 
+i64 Outcomes::latest_known() const noexcept {
+  i64 known = std::numeric_limits<i64>::min();
+  for (const auto* each : {&rows, &pairs, &arrivals}) {
+    for (const Outcome& row : *each) known = std::max(known, row.known);
+  }
+  return known;
+}
+
+i64 Outcomes::n_bytes() const noexcept {
+  const std::size_t n_rows = rows.size() + pairs.size() + arrivals.size();
+  return static_cast<i64>(sizeof(Outcomes) + n_rows * sizeof(Outcome) + champions.size() * sizeof(std::int16_t) +
+                          (values.size() + pair_values.size()) * sizeof(f64));
+}
+
+void Outcomes::extend(const Outcomes& other) {
+  append(rows, other.rows);
+  append(values, other.values);
+  append(pairs, other.pairs);
+  append(champions, other.champions);
+  append(pair_values, other.pair_values);
+  append(arrivals, other.arrivals);
+}
+
+Outcomes Outcomes::after(i64 moment, i32 sign) const {
+  Outcomes out;
+  out.has_weights = has_weights;
+  // Rows with their values, n_values each.
+  const auto take = [&](const std::vector<Outcome>& from, std::vector<Outcome>& to, const std::vector<f64>& numbers,
+                        std::vector<f64>& numbers_to) {
+    const auto n_values = static_cast<std::ptrdiff_t>(from.empty() ? 0 : numbers.size() / from.size());
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      if (from[i].known <= moment) continue;
+      to.push_back(from[i]);
+      to.back().sign = static_cast<std::int8_t>(from[i].sign * sign);
+      const auto first = numbers.begin() + static_cast<std::ptrdiff_t>(i) * n_values;
+      numbers_to.insert(numbers_to.end(), first, first + n_values);
+    }
+  };
+  take(rows, out.rows, values, out.values);
+  take(pairs, out.pairs, pair_values, out.pair_values);
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    if (pairs[i].known > moment) out.champions.push_back(champions[i]);
+  }
+  std::vector<f64> none;
+  take(arrivals, out.arrivals, none, none);
+  return out;
+}
+
 void add_outcomes(Cells& cells, Task task, const OutcomeBlocks& blocks, const OutcomePlaces& places,
                   const Outcomes& outcomes) {
-  const Runs runs = find_runs(outcomes.rows, places.panes);
   const ScoreBins bins(blocks.score_edges, outcomes.rows.size());
-  const auto n_sets = static_cast<std::size_t>(places.n_sets);
-  for (const CellKey& key : runs.keys) {
-    if (key.segment < 0 || (static_cast<std::size_t>(key.segment) + 1) * n_sets > places.segments.size())
-      throw DataError("a row belongs to no known group");
-  }
-  RunSums sums(cells.layout());
-  std::size_t at = 0;
-  for (std::size_t run = 0; run < runs.keys.size(); ++run) {
-    const auto [pane, group] = runs.keys[run];
-    const auto segments = places.segments.subspan(static_cast<std::size_t>(group) * n_sets, n_sets);
-    while (at < runs.ends[run]) {
-      i64 n_labelled = 0;
-      const std::size_t stop = std::min(runs.ends[run], at + kLongestRun);
-      for (; at < stop; ++at) {
-        const Row row = row_at(outcomes, runs.order[at]);
-        n_labelled += row.sign;
-        switch (task) {
-          case Task::kBinary: add_binary(sums, blocks, bins, row); break;
-          case Task::kMulticlass: add_multiclass(sums, blocks, bins, row); break;
-          case Task::kRegression: add_regression(sums, blocks, row); break;
-        }
-      }
-      for (const i64 segment : segments) {
-        const i32 cell = cells.locate({pane, segment});
-        cells.count(cell, blocks.traffic, static_cast<i32>(Traffic::kLabelled), n_labelled);
-        sums.add_to(cells, cell);
-      }
-      sums.clear();
+  add_runs(cells, outcomes.rows, places, blocks.traffic, Traffic::kLabelled, [&](RunSums& sums, u32 i) {
+    const Row row = row_at(outcomes, i);
+    if (row.delay != kNoDelay) sums.count(blocks.delays, row.delay, row.sign);
+    switch (task) {
+      case Task::kBinary: add_binary(sums, blocks, bins, row); break;
+      case Task::kMulticlass: add_multiclass(sums, blocks, bins, row); break;
+      case Task::kRegression: add_regression(sums, blocks, row); break;
     }
-  }
+    return true;
+  });
+  add_runs(cells, outcomes.pairs, places, blocks.traffic, Traffic::kPaired,
+           [&](RunSums& sums, u32 i) { return add_pair(sums, task, blocks, pair_at(outcomes, i)); });
+}
+
+void add_arrivals(Cells& cells, i32 traffic_block, const OutcomePlaces& places, const Outcomes& outcomes) {
+  add_runs(cells, outcomes.arrivals, places, traffic_block, Traffic::kRows, [](RunSums&, u32) { return true; });
 }
 
 }  // namespace tidegauge
