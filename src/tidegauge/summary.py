@@ -421,7 +421,8 @@ def performance(table: pa.Table) -> list[Score]:
             line=lines[metric],
         )
         for i, metric in enumerate(found.names)
-        if metric not in COUNTS and not (_is(metric, "labels") or _is(metric, "comparison"))
+        if metric not in COUNTS
+        and not (_is(str(metric), "labels") or _is(str(metric), "comparison"))
     ]
     order = {name: place for place, name in enumerate(HEADLINES)}
     return sorted(scores, key=lambda score: order.get(score.metric, len(order)))
