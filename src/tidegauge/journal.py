@@ -17,9 +17,10 @@ import os
 import shutil
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import google_crc32c
@@ -35,6 +36,7 @@ FORMAT = 1  # of the environment: what this version writes, and all that it read
 PREDICTIONS, OUTCOMES, FORGET, MODEL = 1, 2, 3, 4
 COLUMNS, STREAM, DOCUMENT = 1, 2, 3  # encodings of a body
 
+NO_MARKS: Mapping[bytes, bytes | None] = MappingProxyType({})
 KEPT_REPLIES = 1_000_000  # at least so many replies are remembered,
 KEPT_FOR = 24 * 3600 * 1_000_000  # for at least so long, microseconds
 CHUNK = 1 << 20  # bytes of a state that are one value
@@ -224,7 +226,7 @@ class Journal:
                 readahead=False,
                 meminit=False,
             )
-            names = ("log", "replies", "order", "state", "meta", "manifest", "quarantine")
+            names = ("log", "replies", "order", "state", "meta", "manifest", "quarantine", "marks")
             self._dbs = {name: self._env.open_db(name.encode()) for name in names}
             with self._env.begin() as txn:
                 found = self._get(txn, "format")
@@ -285,8 +287,17 @@ class Journal:
             data = txn.get(_request_key(model, request_id))
         return None if data is None else Reply(*_REPLY.unpack(data))
 
-    def commit(self, group: Sequence[tuple[Record, Reply]]) -> None:
+    def commit(
+        self, group: Sequence[tuple[Record, Reply]], marks: Mapping[bytes, bytes | None] = NO_MARKS
+    ) -> None:
         """Write records and their replies in one transaction; all of them are there, or none.
+
+        Parameters
+        ----------
+        group
+            Records, each with its reply, in the order of their numbers.
+        marks
+            Small values to be kept by name, None to strike one out; what a door must not forget.
 
         Raises
         ------
@@ -315,6 +326,11 @@ class Journal:
                         )
                         txn.put(name, packed, db=self._dbs["replies"])
                         txn.put(key, name, db=self._dbs["order"], append=True)
+                for mark, value in marks.items():
+                    if value is None:
+                        txn.delete(mark, db=self._dbs["marks"])
+                    else:
+                        txn.put(mark, value, db=self._dbs["marks"])
                 self._put(txn, "sequence", last)
                 self._expire_replies(txn, 2 * len(group))
                 failpoint("commit_after_write")
@@ -322,6 +338,16 @@ class Journal:
             self.sequence = last
         except lmdb.Error as error:
             raise _failure(error) from None
+
+    def marks(self, prefix: bytes) -> dict[bytes, bytes]:
+        """Marks whose names begin so, by name."""
+        found: dict[bytes, bytes] = {}
+        with self._env.begin(db=self._dbs["marks"]) as txn, txn.cursor() as cursor:
+            more = cursor.set_range(prefix)
+            while more and cursor.key().startswith(prefix):
+                found[cursor.key()] = cursor.value()
+                more = cursor.next()
+        return found
 
     def _expire_replies(self, txn: Any, most: int) -> None:
         """Forget the oldest replies beyond KEPT_REPLIES that are older than KEPT_FOR."""

@@ -7,15 +7,23 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from tidegauge.journal import Durability
 from tidegauge.window import parse_duration
 
 _SIZES = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40}
 _SIZES |= {"kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_WORDS = {str: "text", bool: "true or false", int: "a whole number"}
 SCOPES = ("read", "write", "admin")
 LARGEST_MESSAGE = 16 << 20
+
+Acknowledge = Literal["durable", "received"]
+"""Whether an event is on the disk when its sender is told that it was taken."""
+
+Names = str | tuple[str, ...]
+"""One name for a tensor that is a column, or a vector; one for each of its columns, "" for none."""
 
 
 class ConfigError(ValueError):
@@ -208,6 +216,65 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Http:
+    """Where events are taken over HTTP.
+
+    >>> Http().address
+    '127.0.0.1:7434'
+    """
+
+    address: str = "127.0.0.1:7434"
+    connections: int = 1000  # at once
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.connections <= 65_536:
+            raise ConfigError(f"connections is 1 to 65536, got {self.connections}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How the inference events of a model are known, and which column each tensor is.
+
+    >>> Source(outputs={"probabilities": ("", "p_late")}).service
+    ''
+    """
+
+    service: str = ""  # the extension `inferenceservicename`; the model's own name unless given
+    namespace: str = ""  # the extension `namespace`; any unless given
+    inputs: Mapping[str, Names] = field(default_factory=dict)
+    outputs: Mapping[str, Names] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that is named."""
+        names = [*self.inputs.values(), *self.outputs.values()]
+        return [each for name in names for each in ([name] if isinstance(name, str) else name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """What events over HTTP mean, and what their acknowledgement promises.
+
+    >>> Events().acknowledge
+    'durable'
+    """
+
+    acknowledge: Acknowledge = "durable"
+    queue: str = "64MiB"  # of events that may wait to be written
+    within: str = "10min"  # that a request may wait for its response, or the other way round
+    waiting: int = 100_000  # such halves at once,
+    waiting_bytes: str = "256MiB"  # and the memory that they take
+    models: Mapping[str, Source] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seconds_of(self.within)
+        for text in (self.queue, self.waiting_bytes):
+            size_of(text)
+        if self.waiting < 1:
+            raise ConfigError(f"waiting is at least 1, got {self.waiting}")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     r"""All of it.
 
@@ -223,6 +290,20 @@ class Config:
     tls: Tls | None = None
     tokens: tuple[Token, ...] = ()
     models: Mapping[str, ModelConfig] = field(default_factory=dict)
+    http: Http | None = None
+    events: Events = field(default_factory=Events)
+
+
+_TABLES = {
+    "listen": Listen,
+    "front": Front,
+    "storage": Storage,
+    "history": History,
+    "tls": Tls,
+    "http": Http,
+    "events": Events,
+}
+_NAMED = {"models": ModelConfig}  # one table for each name
 
 
 def config_of(text: str, directory: Path = Path()) -> Config:
@@ -246,21 +327,13 @@ def config_of(text: str, directory: Path = Path()) -> Config:
             if not isinstance(value, list):
                 raise ConfigError("tokens are written as [[tokens]], one table a token")
             parts[name] = tuple(_part(Token, "tokens", entry, directory) for entry in value)
-        elif name == "models":
-            entries = _table("models", value)
+        elif name in _NAMED:
             parts[name] = {
-                model: _part(ModelConfig, f"models.{model}", entry, directory)
-                for model, entry in entries.items()
+                entry: _part(_NAMED[name], f"{name}.{entry}", given, directory)
+                for entry, given in _table(name, value).items()
             }
         else:
-            made = {
-                "listen": Listen,
-                "front": Front,
-                "storage": Storage,
-                "history": History,
-                "tls": Tls,
-            }[name]
-            parts[name] = _part(made, name, value, directory)
+            parts[name] = _part(_TABLES[name], name, value, directory)
     config = Config(**parts)
     names = [token.name for token in config.tokens]
     if len(set(names)) < len(names):
@@ -318,7 +391,7 @@ def _part(made: type, name: str, value: Any, directory: Path) -> Any:
     for key, given in table.items():
         if key not in known:
             raise ConfigError(f"[{name}] knows no {key!r}; allowed are {', '.join(known)}")
-        settings[key] = _value(f"[{name}] {key}", hints[key], given, directory)
+        settings[key] = _value(name, key, hints[key], given, directory)
     required = [
         entry.name
         for entry in fields(made)
@@ -332,33 +405,40 @@ def _part(made: type, name: str, value: Any, directory: Path) -> Any:
         raise ConfigError(f"[{name}] {error}") from None
 
 
-def _value(place: str, hint: Any, given: Any, directory: Path) -> Any:
-    kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
-    kind = next(each for each in kinds if each is not type(None))
-    if kind is Path:
+def _value(table: str, key: str, hint: Any, given: Any, directory: Path) -> Any:
+    place = f"[{table}] {key}"
+    kinds = [each for each in get_args(hint) if each is not type(None)]
+    if get_origin(hint) in (Union, UnionType):
+        hint = next(
+            (kind for kind in kinds if (get_origin(kind) is tuple) == _is_list(given)), hint
+        )
+        kinds = list(get_args(hint))
+    if hint is Path:
         if not isinstance(given, str):
             raise ConfigError(f"{place} is a path, got {given!r}")
         return directory / given
-    if kind in (str, bool, int):
-        if type(given) is not kind:
-            words = {str: "text", bool: "true or false", int: "a whole number"}
-            raise ConfigError(f"{place} is {words[kind]}, got {given!r}")
+    if hint in _WORDS:
+        if type(given) is not hint:
+            raise ConfigError(f"{place} is {_WORDS[hint]}, got {given!r}")
         return given
-    if kind == Durability:
+    if get_origin(hint) is Literal:
+        if given not in kinds:
+            raise ConfigError(f"{place} is {' or '.join(kinds)}, got {given!r}")
         return given
-    return _scopes(place, given) if "tuple" in str(kind) else _texts(place, given)
+    if get_origin(hint) is tuple:
+        if not _is_list(given):
+            raise ConfigError(f"{place} is a list, got {given!r}")
+        return tuple(_value(table, key, kinds[0], each, directory) for each in given)
+    if not isinstance(given, dict):
+        raise ConfigError(f"{place} is a table, got {given!r}")
+    if isinstance(kinds[1], type) and is_dataclass(kinds[1]):
+        parts = {name: (f"{table}.{key}.{name}", each) for name, each in given.items()}
+        return {name: _part(kinds[1], *part, directory) for name, part in parts.items()}
+    return {
+        name: _value(table, f"{key}.{name}", kinds[1], each, directory)
+        for name, each in given.items()
+    }
 
 
-def _texts(place: str, given: Any) -> dict[str, str]:
-    if not isinstance(given, dict) or not all(isinstance(each, str) for each in given.values()):
-        raise ConfigError(f"{place} is a table of text, got {given!r}")
-    return given
-
-
-def _scopes(place: str, given: Any) -> dict[str, tuple[str, ...]]:
-    if not isinstance(given, dict) or not all(
-        isinstance(each, list) and all(isinstance(scope, str) for scope in each)
-        for each in given.values()
-    ):
-        raise ConfigError(f"{place} is a table of lists, such as {{ flights = ['write'] }}")
-    return {model: tuple(scopes) for model, scopes in given.items()}
+def _is_list(given: Any) -> bool:
+    return isinstance(given, list)

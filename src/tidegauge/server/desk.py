@@ -30,6 +30,7 @@ from tidegauge.journal import (
     DOCUMENT,
     FORGET,
     MODEL,
+    NO_MARKS,
     OUTCOMES,
     PREDICTIONS,
     STREAM,
@@ -49,6 +50,7 @@ from tidegauge.v1 import admin_pb2, batch_pb2
 
 log = logging.getLogger(__name__)
 
+MARKS = 0  # kind of an order that is no request
 MAX_GROUP = 64  # requests in one transaction
 MAX_GROUP_BYTES = 16 << 20
 MAX_REQUEST_ID = 64  # characters
@@ -101,13 +103,14 @@ class _Order:
     record: Record
     rows: Any
     crc: int
+    marks: Mapping[bytes, bytes | None] = field(default_factory=dict)
     answer: Future[Answer] = field(default_factory=Future)
     counts: Counts = (0, 0, 0)
     followers: list[_Order] = field(default_factory=list)
 
     @property
     def n_bytes(self) -> int:
-        return len(self.record.body) + REQUEST_BYTES
+        return len(self.record.body) + _size_of(self.marks) + REQUEST_BYTES
 
     @property
     def key(self) -> tuple[str, str]:
@@ -169,6 +172,7 @@ class Desk:
         version: str = "",
         schema_fingerprint: int = 0,
         dropped: int = 0,
+        marks: Mapping[bytes, bytes | None] = NO_MARKS,
     ) -> Future[Answer]:
         """Take a request: count it, write it down, answer.
 
@@ -192,6 +196,8 @@ class Desk:
             Of the schema that the caller wrote for; 0 if it does not mind.
         dropped
             Rows that the caller let go before it could send them.
+        marks
+            What the door keeps in the transaction of the request, as `Journal.commit` has it.
 
         Returns
         -------
@@ -214,20 +220,27 @@ class Desk:
                     f"written for {schema_fingerprint}; ask ListModels for the schema",
                     metadata={"schema_fingerprint": str(watched.fingerprint)},
                 )
-            size = len(body) + REQUEST_BYTES
+            size = len(body) + _size_of(marks) + REQUEST_BYTES
             self._reserve(size)
             try:
                 table = decode(encoding, body) if rows is None else rows
                 table = self._checked(watched, kind, table, version)
                 now = time.time_ns() // 1000
                 record = Record(kind, encoding, model, version, request_id, now, dropped, body)
-                order = _Order(record, table, google_crc32c.value(body))
+                order = _Order(record, table, google_crc32c.value(body), marks)
             except BaseException:
                 self._release(size)
                 raise
         except Refused as refusal:
             self.refused[model if model in self.models else "", refusal.reason] += 1
             raise
+        self._enqueue(order)
+        return order.answer
+
+    def mark(self, marks: Mapping[bytes, bytes | None]) -> Future[Answer]:
+        """Keep marks without a request; answered once they are on the disk."""
+        order = _Order(Record(MARKS, 0, "", "", "", 0, 0, b""), None, 0, marks)
+        self._reserve(order.n_bytes)
         self._enqueue(order)
         return order.answer
 
@@ -454,6 +467,8 @@ class Desk:
         kind, name = run[0].record.kind, run[0].record.model
         if kind == MODEL:
             return [self._add_model(order) for order in run]
+        if kind == MARKS:
+            return [(0, 0, 0) for _ in run]
         watched = self.models[name]
         watched.dropped += sum(order.record.dropped for order in run)
         if kind == PREDICTIONS and len(run) > 1:
@@ -486,12 +501,16 @@ class Desk:
         if not orders:
             return
         group = []
-        for sequence, order in enumerate(orders, self.journal.sequence + 1):
+        marks: dict[bytes, bytes | None] = {}
+        for order in orders:
+            marks |= order.marks
+        requests = [order for order in orders if order.record.kind != MARKS]
+        for sequence, order in enumerate(requests, self.journal.sequence + 1):
             record = order.record
             sums = (*order.counts, record.received)
             group.append((record, Reply(sequence, order.crc, len(record.body), *sums)))
         failpoint("commit_before")
-        self.journal.commit(group)
+        self.journal.commit(group, marks)
         self._since_checkpoint += sum(order.n_bytes for order in orders)
 
     # -- from the disk to memory -------------------------------------------------------------------
@@ -663,6 +682,10 @@ class Desk:
                 self.checkpoint()
         finally:
             self.journal.close()
+
+
+def _size_of(marks: Mapping[bytes, bytes | None]) -> int:
+    return sum(len(name) + len(value or b"") for name, value in marks.items())
 
 
 def decode(encoding: int, body: bytes) -> Table:

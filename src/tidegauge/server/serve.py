@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 from tidegauge.journal import Journal, JournalError
 from tidegauge.server.config import Config, ConfigError, seconds_of, size_of
 from tidegauge.server.desk import Desk, fingerprint
+from tidegauge.server.doors import open_doors
 from tidegauge.server.front import Front
 from tidegauge.server.security import Gate, credentials
 from tidegauge.server.service import AdminService, IngestService, QueryService
@@ -82,6 +83,7 @@ class Server:
         )
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
+        self.front: Front | None = None
         try:
             self._put_models()
             self._ingest = IngestService(self.desk, Gate(config.tokens), listen.streams)
@@ -91,11 +93,15 @@ class Server:
                 self.port = self._server.add_insecure_port(listen.address)
             else:
                 self.port = self._server.add_secure_port(listen.address, secret)
-            self.front = Front(config, self._ingest) if config.front else None
+            if config.front is not None:
+                self.front = Front(config, self._ingest)
+            self.doors = open_doors(self.desk, Gate(config.tokens), config)
         except RuntimeError as error:
             self.desk.close()
             raise ConfigError(f"{listen.address} cannot be listened on: {error}") from None
         except BaseException:
+            if self.front is not None:
+                self.front.stop(0.0)
             self.desk.close()
             raise
         self.desk.listen(self._tell_health)
@@ -187,6 +193,8 @@ class Server:
         with self._stopping:
             if self._stopped.is_set():
                 return
+            for door in self.doors.values():
+                door.close()
             self.desk.drain()
             self._tell_health()
             grace = seconds_of(self.config.listen.grace)
@@ -222,6 +230,9 @@ def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
     with Server(config) as server:
+        for name, door in server.doors.items():
+            if door.port is not None:
+                sys.stderr.write(f"tidegauge: {name} on port {door.port}\n")
         sys.stderr.write(f"tidegauge: listening on port {server.port}\n")
         sys.stderr.flush()
         asked.wait()
