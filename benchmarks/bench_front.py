@@ -136,7 +136,7 @@ def main() -> None:
         sent = 0
         try:
             for name, port in [("front", front), ("Python", python)]:
-                for in_flight in (1, 32, 256):
+                for in_flight in (1, 32, 128):
                     calls = options.calls if in_flight > 1 else options.calls // 10
                     # ids of their own for each run: the first digits say which
                     marked = message.replace(ID.encode(), f"{sent:08d}{'0' * 8}".encode())
