@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift bench-join bench-shap gate protos sanitize tsan clean
+.PHONY: demo test lint bench bench-drift bench-join bench-shap fuzz gate protos sanitize tsan clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -78,7 +78,13 @@ sanitize: $(VENV)/tested
 	$(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp build/sanitized-objects
 	PYTHONPATH=$(SANITIZED) HYPOTHESIS_PROFILE=sanitize ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_embedding.py tests/test_sample.py tests/test_monitor.py tests/test_windows.py
+	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_embedding.py tests/test_sample.py tests/test_monitor.py tests/test_windows.py tests/test_fuzz.py
+
+# Over a million damaged messages into what reads strangers' bytes, the core built with sanitizers.
+fuzz: sanitize
+	PYTHONPATH=$(SANITIZED) ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	$(BIN)/python tests/fuzz.py --each 350000
 
 # Calls of several threads on a build that tells of every access that no lock orders. Arrow's own allocator is not built for that.
 THREADED := build/threaded

@@ -7,7 +7,7 @@ to the last offset, whatever came in.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -87,7 +87,7 @@ def _unpack_column(column: wire.Column, n: int) -> pa.Array:
         offsets = column.offsets
         _check_length(name, "offsets", len(offsets), 4 * (n + 1), n)
         buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
-        return _valid(name, pa.Array.from_buffers(_TEXT[kind], n, buffers))
+        return _valid(name, lambda: pa.Array.from_buffers(_TEXT[kind], n, buffers))
     if kind == wire.DATA_TYPE_CATEGORY:
         if len(column.dictionary) > MAX_DICTIONARY:
             raise _column(
@@ -98,7 +98,7 @@ def _unpack_column(column: wire.Column, n: int) -> pa.Array:
         _check_length(name, "data", len(data), 4 * n, n)
         codes = pa.Array.from_buffers(pa.int32(), n, [validity, pa.py_buffer(data)])
         entries = pa.array(column.dictionary, pa.string())
-        return _valid(name, pa.DictionaryArray.from_arrays(codes, entries, safe=False))
+        return _valid(name, lambda: pa.DictionaryArray.from_arrays(codes, entries, safe=False))
     if kind == wire.DATA_TYPE_VECTOR:
         width = column.width
         if not 1 <= width <= MAX_VECTOR:
@@ -334,7 +334,7 @@ def _allowed(type_: pa.DataType) -> bool:
 def check_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Check every offset, code and text of a batch whose schema has been checked."""
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        _valid(name, values)
+        _check_values(name, values)
         for buffer in values.buffers():
             if buffer is not None and buffer.address % 8:
                 raise _column(name, "its buffers are not aligned to eight bytes")
@@ -412,12 +412,20 @@ def _check_names(names: Sequence[str]) -> None:
             raise _column(name[:40], f"a name has 1 to {MAX_NAME_BYTES} characters")
 
 
-def _valid(name: str, values: pa.Array) -> pa.Array:
+def _valid(name: str, make: Callable[[], pa.Array]) -> pa.Array:
+    try:
+        values = make()  # looks at the last offset already
+    except (pa.ArrowException, ValueError) as error:
+        raise _column(name, f"broken values: {error}") from None
+    _check_values(name, values)
+    return values
+
+
+def _check_values(name: str, values: pa.Array) -> None:
     try:
         values.validate(full=True)
     except (pa.ArrowException, ValueError) as error:
         raise _column(name, f"{len(values)} rows of broken values: {error}") from None
-    return values
 
 
 def _column(name: str, problem: str) -> Refused:
