@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tidegauge._core import DataError
 from tidegauge.derived import FunctionsWanted
 
-FORMATS = {"reference": 2, "monitor": 3}  # what this version writes, and all that it reads
+# What this version writes, and all that it reads.
+FORMATS = {"reference": 2, "monitor": 3, "window": 1}
 MAX_BYTES = 64 << 30
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
 import threading
 from collections import defaultdict
@@ -1162,6 +1165,45 @@ class Monitor:
         if monitor._sample is not None:
             monitor._sample.add_state(header["sample"], parts["sample"])
         return monitor
+
+    def window_sums(self, start: datetime, end: datetime) -> bytes:
+        """Everything counted of a stretch of time, to be kept elsewhere and added up again.
+
+        Labels that come later are not in it. Sums of different stretches, or of different parts of
+        the traffic, add up to what one monitor would have counted.
+        """
+        with self._lock:
+            self._engine.check()
+            header, arrays = self._table.sums_between(_microseconds(start), _microseconds(end))
+        file = io.BytesIO()
+        archive.dump(file, "window", {"table": header, "of": self._digest()}, arrays)
+        return file.getvalue()
+
+    def add_window_sums(self, body: bytes) -> None:
+        """Add what `window_sums` of a monitor of the same reference said.
+
+        Raises
+        ------
+        SchemaError
+            When it had another reference, window or retention.
+        DataError
+            When it is damaged, or of a later format.
+        """
+        header, arrays = archive.read(io.BytesIO(body), "window")
+        if header.get("of") != self._digest():
+            raise SchemaError(
+                "only sums of the same reference, window and retention can be added; "
+                "build the monitor from the reference that they were counted with"
+            )
+        with archive.restoring("the stored window"), self._lock:
+            self._engine.check()
+            self._table.add_state(header["table"], arrays)
+            self._advance_table()
+
+    def _digest(self) -> str:
+        """What the sums are of: equal for monitors whose sums add up."""
+        rules = [self._table.layout.to_dict(), self.window, self.retention, self.reference.secret]
+        return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Header and arrays of the file: equal for monitors that have counted the same events."""

@@ -698,6 +698,20 @@ class WindowTable:
         }
         return header, arrays
 
+    def sums_between(self, start: int, end: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """State of the panes that begin in a stretch of time, and of nothing else."""
+        header, arrays = self.state()
+        kept = (arrays["panes"] >= start) & (arrays["panes"] < end)
+        place = np.cumsum(kept, dtype=np.int32) - 1
+        some = {name: arrays[name][kept] for name in ("panes", "segments", "limbs")}
+        for block in range(len(self.layout.n_slots)):
+            own = kept[arrays[f"cells_{block}"]]
+            some[f"cells_{block}"] = place[arrays[f"cells_{block}"][own]]
+            some[f"slots_{block}"] = arrays[f"slots_{block}"][own]
+            some[f"counts_{block}"] = arrays[f"counts_{block}"][own]
+            some[f"extremes_{block}"] = arrays[f"extremes_{block}"][kept]
+        return {**header, "dropped": [0] * len(self.dropped), "new_columns": {}}, some
+
     def add_state(
         self,
         header: Mapping[str, Any],
