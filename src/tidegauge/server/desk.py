@@ -319,6 +319,13 @@ class Desk:
             ) from None
 
     def _reserve(self, size: int) -> None:
+        if size > self.in_flight_bytes:
+            raise Refused(
+                "RESOURCE_EXHAUSTED",
+                "TOO_LARGE",
+                f"a request of {size} bytes is more than may wait at all, {self.in_flight_bytes}; "
+                "send less at once, or raise in_flight of [storage]",
+            )
         with self._change:
             if self._draining:
                 raise Refused("UNAVAILABLE", "DRAINING", "the server is stopping; try another")
