@@ -1,5 +1,6 @@
 # make demo   set up, then monitor a year of real flights      make test   set up, then run every test
 # make lint   formatting, types, warnings as errors            make bench  timings next to peers and limits
+#                                                             make bench-serve a server next to Arrow Flight
 #                                                             make bench-shap  Kernel SHAP next to shap and shapiq
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift bench-join bench-shap fuzz gate protos sanitize tsan clean
+.PHONY: demo test lint bench bench-drift bench-join bench-serve bench-shap fuzz gate protos sanitize tsan clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +54,10 @@ gate: $(VENV)/tested
 # The join of predictions with delayed labels, next to polars, DuckDB, pandas, pyarrow and a dict, and to the memory's own limit.
 bench-join: $(VENV)/benched
 	$(BIN)/python benchmarks/bench_join.py
+
+# Messages a second of a server that keeps them, next to plain Arrow Flight, and what a client costs its service.
+bench-serve: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_serve.py
 
 bench-shap: $(VENV)/benched
 	$(BIN)/python benchmarks/bench_shap.py --peers --wide
