@@ -144,11 +144,32 @@ def test_a_replay_finds_what_happened(scored):
     assert values["roc_auc"]["value"] == pytest.approx(roc_auc_score(late, score), abs=1e-4)
 
 
+def test_a_server_counts_what_a_monitor_counts(scored):
+    held_out, live = scored
+    reference = tg.Reference.fit(held_out, demo.schema())
+    monitor = demo.watch_over(reference)
+    demo.replay(monitor, live)
+    with demo.serving(reference) as server:
+        served = server.desk.model(demo.MODEL).monitor
+        target = f"127.0.0.1:{server.port}"
+        with tg.Client(target, model=demo.MODEL, on_full="block") as client:
+            batches = demo.replay(client, live)
+            assert client.flush(60)
+            stats = client.stats()
+    assert stats.requests == batches
+    assert stats.delivered == stats.offered == 2 * live.num_rows - live["late"].null_count
+    kept = ("predictions", "matched", "matched_labels", "pending")
+    assert [getattr(served.account, name) for name in kept] == [
+        getattr(monitor.account, name) for name in kept
+    ]
+    assert served.metrics(window="1mo").equals(monitor.metrics(window="1mo"))
+
+
 def test_the_demo_runs(scored, flights, monkeypatch, tmp_path, capsys):
     """The whole command, on two months instead of nine."""
     some = flights.slice(0, 130_000)
     monkeypatch.setattr(demo, "load_flights", lambda: some)
-    assert cli.main(["demo", "--out", str(tmp_path / "demo" / "report.html"), "--every", "60"]) == 0
+    assert cli.main(["demo", "--out", str(tmp_path / "demo" / "report.html")]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     titles = ("Account", "The champion, month by month", "Drift", "Integrity", "Time")

@@ -859,16 +859,17 @@ def show_replay(found: Any) -> Iterator[Any]:
     option(
         "--every",
         type=int,
-        default=60,
+        default=1440,
         metavar="MINUTES",
-        help="simulated time in a batch; default 60",
+        help="simulated time in a request; default 1440, a day",
     ),
 )
 def demo(options: argparse.Namespace) -> Answer:
-    """Replay nine months of real flights through the engine, with a model trained on three."""
+    """Replay nine months of real flights through a server, with a model trained on three."""
     from tidegauge import demo as flights
 
-    extra("sklearn", name="demo")
+    for module in ("sklearn", "tidegauge.server.serve"):
+        extra(module, name="demo")
     screen = None if options.json else console()
     found = flights.run(out=options.out, minutes=options.every, screen=screen)
     return Answer(flights.document(found), lambda: flights.show(found, options.out))
