@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tidegauge.alerts import sinks
+from tidegauge.alerts.alerting import Alerting
 from tidegauge.alerts.backtest import Backtest, backtest, suggest_level
 from tidegauge.alerts.incidents import Incidents, Message, Mute
 from tidegauge.alerts.rules import Limits, rule
@@ -9,6 +11,7 @@ from tidegauge.alerts.series import Series
 from tidegauge.alerts.watch import Check, Watch
 
 __all__ = [
+    "Alerting",
     "Backtest",
     "Check",
     "Incidents",
@@ -19,5 +22,6 @@ __all__ = [
     "Watch",
     "backtest",
     "rule",
+    "sinks",
     "suggest_level",
 ]
