@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from time import monotonic
@@ -29,13 +29,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ingest_door import Door, Fault
+from served import Caller, config, outcomes, predictions, reference_file, server_process
 
 import tidegauge as tg
 from tidegauge.server import client as client_module
 from tidegauge.server import sender as sender_module
 from tidegauge.server.batches import unpack
 from tidegauge.server.client import Client
+from tidegauge.server.config import ModelConfig
 from tidegauge.server.packing import pack_rows
+from tidegauge.server.serve import Server
 from tidegauge.server.spill import Spill
 
 AWAY = Fault("UNAVAILABLE")
@@ -397,6 +400,64 @@ def test_after_the_end_rows_are_counted(door):
     assert client.log({"id": 2}) == client.label({"id": [2, 3], "late": [True, False]}) == 0
     stats = client.stats()
     assert (stats.late, stats.delivered, stats.balanced) == (3, 1, True)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    models = {"flights": ModelConfig(reference_file(tmp_path))}
+    with Server(config(tmp_path, models=models)) as running:
+        yield running
+
+
+def test_faulty_rows_are_found_and_the_others_are_counted(server, caplog):
+    """A score beyond 1 makes the server refuse a request; it is halved until the row is alone."""
+    faulty = {17, 18, 555, 1_999}
+    with Client(f"localhost:{server.port}", model="flights") as client:
+        for row in predictions(2_000).to_pylist():
+            client.log(row | {"score": 7.0} if row["id"] in faulty else row)
+        for i in range(20):
+            client.label({"id": i, "late": "perhaps" if i == 4 else 1})
+        assert client.flush(SOON)
+        stats = client.stats()
+    account = Caller(f"127.0.0.1:{server.port}").account()
+    assert account["predictions"] == 2_000 - len(faulty)
+    assert account["labels"] == 19
+    assert (stats.refused, stats.delivered) == (len(faulty) + 1, 2_015)
+    assert stats.balanced
+    assert len([r for r in caplog.records if "refuses events" in r.getMessage()]) == 1
+
+
+def test_a_service_that_is_wrong_altogether_is_not_halved_for_ever(server, monkeypatch):
+    monkeypatch.setattr(sender_module, "SPLITS", 5)
+    with Client(f"localhost:{server.port}", model="flights", batch_rows=100) as client:
+        for row in predictions(1_000).to_pylist():
+            client.log(row | {"score": 7.0})
+        assert client.flush(SOON)
+        stats = client.stats()
+    assert (stats.refused, stats.delivered, stats.balanced) == (1_000, 0, True)
+    assert sum(server.desk.refused.values()) <= 10 + 2 * 5
+
+
+def test_a_server_that_is_killed_counts_everything_once(impatient, tmp_path):
+    """The real one: what it had acknowledged is there, what it had not is sent again."""
+    with ExitStack() as servers:
+        server = servers.enter_context(server_process(tmp_path))
+        client = Client(f"localhost:{server.port}", model="flights", batch_rows=50, linger=0.001)
+        for at in range(4):
+            for row in predictions(500, first=500 * at).to_pylist():
+                client.log(row)
+            client.label(outcomes(500, first=500 * at))
+            if at % 2:
+                server.kill()
+                again = server_process(tmp_path, f"--listen=127.0.0.1:{server.port}")
+                server = servers.enter_context(again)
+        assert client.flush(SOON)
+        account = server.caller().account()
+        assert client.close()
+    stats = client.stats()
+    assert (stats.delivered, stats.dropped, stats.balanced) == (4_000, 0, True)
+    assert (account["predictions"], account["duplicate_predictions"]) == (2_000, 0)
+    assert (account["labels"], account["duplicate"]) == (2_000, 0)
 
 
 # --- the spill ---------------------------------------------------------------------------------

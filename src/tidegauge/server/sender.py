@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+from tidegauge.server.batches import pack, unpack
 from tidegauge.server.packing import pack_rows
 from tidegauge.server.row import Row
 from tidegauge.server.spill import Spill
@@ -31,6 +32,7 @@ MAX_MESSAGE = 1 << 20  # bytes of a request, unless a single row is larger
 IN_FLIGHT = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds; a pause is anything up to it, at random
 CALL_SECONDS = 30.0
+SPLITS = 64  # requests that may be halved in a row, before the next ones are refused as a whole
 LETTER = {lane: lane[0].encode() for lane in LANES}  # of a request on disk
 
 
@@ -66,14 +68,15 @@ class Sender:
         self._outbox: dict[Lane, deque[Request]] = {lane: deque() for lane in LANES}
         self._on_disk: deque[Request] = deque()  # without their bytes
         self._from_disk: set[int] = set()  # numbers of those read back, until they are settled
-        self._in_flight: dict[int, tuple[Request, Any]] = {}
-        self._outstanding: dict[int, None] = {}  # numbers not settled yet, the smallest first
+        self._in_flight: dict[str, tuple[Request, Any]] = {}
+        self._outstanding: dict[int, int] = {}  # requests by number, the smallest number first
         self._number = 0
         self._asked = 0  # flushes for which everything has been cut
         self._marks: deque[tuple[int, int]] = deque()  # a flush, and the last number it waits for
         self._failures = 0  # rounds in which the server took nothing
         self._failed_at = 0.0
         self._resume_at = 0.0
+        self._splits = SPLITS
         self._said: set[str] = set()
         self.on_kept: Callable[[Request, float], None] | None = None  # a request, and its seconds
 
@@ -204,7 +207,7 @@ class Sender:
     def _queue(self, request: Request) -> None:
         self._number += 1
         request.number = self._number
-        self._outstanding[request.number] = None
+        self._outstanding[request.number] = 1
         self._outbox[request.lane].append(request)
 
     # -- disk --------------------------------------------------------------------------------------
@@ -312,10 +315,10 @@ class Sender:
         except BaseException:
             self._outbox[request.lane].appendleft(request)
             raise
-        self._in_flight[request.number] = (request, call)
+        self._in_flight[request.id] = (request, call)
 
     def _settle(self, request: Request, call: Any) -> None:
-        del self._in_flight[request.number]
+        del self._in_flight[request.id]
         now = monotonic()
         try:
             answer = verdict(call)
@@ -325,6 +328,8 @@ class Sender:
         match answer:
             case Kept() as kept:
                 self._keep(request, kept, now)
+            case Failed(reason="INVALID_ROWS") if self._may_split(request):
+                self._split(request)
             case Failed(again=False) as failed:
                 self._give_up(request, "refused")
                 self._say_once("refused", f"the server refuses events: {failed.why}")
@@ -341,6 +346,7 @@ class Sender:
             counts.rejected += kept.rejected
             counts.requests += 1
             counts.replayed += kept.replayed
+        self._splits = min(self._splits + 1, SPLITS)
         self._leave(request)
         if self._failures:
             logger.info("%r takes events again", self._address)
@@ -348,6 +354,36 @@ class Sender:
         self._said.discard("away")
         if self.on_kept is not None:
             self.on_kept(request, now - request.first_sent)
+
+    def _may_split(self, request: Request) -> bool:
+        """Whether to look for the faulty rows of a request; one on disk stays one."""
+        return request.rows > 1 and self._splits > 0 and request.number not in self._from_disk
+
+    def _split(self, request: Request) -> None:
+        """Send two halves instead of a request that was refused for some of its rows."""
+        self._splits -= 1
+        whole = REQUESTS[request.lane].FromString(request.body)
+        rows = unpack(whole.columns)
+        middle = request.rows // 2
+        outbox = self._outbox[request.lane]
+        size = -len(request.body)
+        for part in (rows.slice(middle), rows.slice(0, middle)):
+            whole.request_id = uuid4().hex
+            whole.columns.CopyFrom(pack(part))
+            body = whole.SerializeToString()
+            half = Request(request.lane, whole.request_id, body, part.num_rows, request.born)
+            half.number = request.number
+            outbox.appendleft(half)
+            size += len(body)
+        self._outstanding[request.number] += 1
+        with self._waiting.lock:
+            self._waiting.bytes += size
+            self._tell_again(request)
+
+    def _tell_again(self, request: Request) -> None:
+        """What a refused request has told is not known to the server; with the lock."""
+        for told, rows in (request.dropped or {}).items():
+            self._waiting.untold[told] += rows
 
     def _hold(self, request: Request, failed: Failed, now: float) -> None:
         """Wait before anything is sent again: longer each time, or for as long as we are told."""
@@ -375,14 +411,15 @@ class Sender:
     def _give_up(self, request: Request, cause: Cause) -> None:
         with self._waiting.lock:
             self._waiting.drop(cause, request.rows)
-            for told, rows in (request.dropped or {}).items():
-                self._waiting.untold[told] += rows
+            self._tell_again(request)
         self._leave(request)
 
     def _leave(self, request: Request) -> None:
         """Let a request go whose end is known."""
-        self._outstanding.pop(request.number, None)
-        self._from_disk.discard(request.number)
+        self._outstanding[request.number] -= 1
+        if not self._outstanding[request.number]:
+            del self._outstanding[request.number]
+            self._from_disk.discard(request.number)
         with self._waiting.lock:
             self._waiting.taken -= request.rows
             self._waiting.bytes -= len(request.body)

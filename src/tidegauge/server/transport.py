@@ -103,6 +103,7 @@ class Failed:
     again: bool
     why: str
     after: float | None = None  # seconds, where the server says when
+    reason: str = ""  # one word for programs
 
 
 Verdict: TypeAlias = Kept | Failed
@@ -157,18 +158,20 @@ def verdict(call: Any) -> Verdict:
         outcome = reply.outcome
         return Kept(outcome.accepted, outcome.duplicates, outcome.rejected, reply.replayed)
     why = f"{code.name}: {call.details()}"
-    after = _retry_after(call)
+    after, reason = _details(call)
     again = code in _TRANSIENT or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None)
-    return Failed(again, why, after)
+    return Failed(again, why, after, reason)
 
 
-def _retry_after(call: Any) -> float | None:
-    """Seconds of the RetryInfo among the details of an error."""
+def _details(call: Any) -> tuple[float | None, str]:
+    """Seconds of the RetryInfo and reason of the ErrorInfo among the details of an error."""
+    after, reason = None, ""
+    retry, about = error_details_pb2.RetryInfo(), error_details_pb2.ErrorInfo()
     for key, value in call.trailing_metadata() or ():
         if key == _DETAILS:
-            status = status_pb2.Status.FromString(value)
-            for detail in status.details:
-                info = error_details_pb2.RetryInfo()
-                if detail.Unpack(info):
-                    return float(info.retry_delay.ToNanoseconds()) / 1e9
-    return None
+            for detail in status_pb2.Status.FromString(value).details:
+                if detail.Unpack(retry):
+                    after = float(retry.retry_delay.ToNanoseconds()) / 1e9
+                elif detail.Unpack(about):
+                    reason = str(about.reason)
+    return after, reason
