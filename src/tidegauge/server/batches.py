@@ -332,12 +332,31 @@ def _allowed(type_: pa.DataType) -> bool:
 
 
 def check_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Check every offset, code and text of a batch whose schema has been checked."""
+    """Check every offset, code and text of a batch, and where it lies; its schema has been."""
     for name, values in zip(batch.schema.names, batch.columns, strict=True):
-        _check_values(name, values)
         for buffer in values.buffers():
             if buffer is not None and buffer.address % 8:
                 raise _column(name, "its buffers are not aligned to eight bytes")
+    return check_rows(batch)
+
+
+def rewritten(batch: pa.RecordBatch) -> tuple[bytes, pa.RecordBatch]:
+    """Check a batch that may lie anywhere, write it; the stream, and the batch as it lies there.
+
+    >>> body, batch = rewritten(pa.record_batch({"x": [1, 2]}))
+    >>> read_stream(body).to_pydict() == batch.to_pydict()
+    True
+    """
+    _check_shape(batch.num_rows, batch.num_columns, "batch")
+    body = stream_of([check_rows(batch)], batch.schema)
+    with ipc.open_stream(pa.py_buffer(body)) as reader:
+        return body, reader.read_next_batch()
+
+
+def check_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Check every offset, code and text of a batch whose schema has been checked."""
+    for name, values in zip(batch.schema.names, batch.columns, strict=True):
+        _check_values(name, values)
         if pa.types.is_dictionary(values.type) and len(values.dictionary) > MAX_DICTIONARY:
             raise _column(
                 name,

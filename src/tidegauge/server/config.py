@@ -275,6 +275,25 @@ class Events:
 
 
 @dataclass(frozen=True, slots=True)
+class Flight:
+    """Where the bulk lane is.
+
+    >>> Flight().address
+    '127.0.0.1:7435'
+    """
+
+    address: str = "127.0.0.1:7435"
+    batch: str = "16MiB"  # largest
+    streams: int = 64  # at once
+
+    def __post_init__(self) -> None:
+        if not 1 << 16 <= size_of(self.batch) <= LARGEST_MESSAGE:
+            raise ConfigError(f"batch is 64KiB to 16MiB, got {self.batch!r}")
+        if not 1 <= self.streams <= 4096:
+            raise ConfigError(f"streams is 1 to 4096, got {self.streams}")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     r"""All of it.
 
@@ -292,6 +311,7 @@ class Config:
     models: Mapping[str, ModelConfig] = field(default_factory=dict)
     http: Http | None = None
     events: Events = field(default_factory=Events)
+    flight: Flight | None = None
 
 
 _TABLES = {
@@ -302,6 +322,7 @@ _TABLES = {
     "tls": Tls,
     "http": Http,
     "events": Events,
+    "flight": Flight,
 }
 _NAMED = {"models": ModelConfig}  # one table for each name
 

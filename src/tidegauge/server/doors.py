@@ -36,6 +36,8 @@ def open_doors(desk: Desk, gate: Gate, config: Config) -> dict[str, Door]:
                 doors[name] = open_door()
             opened.callback(doors[name].close)
 
+        if config.flight is not None:
+            add("flight", lambda: _flight(desk, gate, config))
         if config.http is not None:
             add("http", lambda: _http(desk, gate, config))
         opened.pop_all()
@@ -46,6 +48,12 @@ def _http(desk: Desk, gate: Gate, config: Config) -> Door:
     from tidegauge.server.events import EventDoor
 
     return EventDoor(desk, gate, config)
+
+
+def _flight(desk: Desk, gate: Gate, config: Config) -> Door:
+    from tidegauge.server.flight import FlightDoor
+
+    return FlightDoor(desk, gate, config)
 
 
 @contextmanager

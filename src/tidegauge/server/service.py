@@ -199,7 +199,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         try:
             reader.start()
             while (entry := answers.get()) is not None:
-                yield _stream_response(*entry)
+                yield stream_response(*entry)
         finally:
             gone.set()
             with answers.mutex:  # a reader that waits for room goes on, and sees that we are gone
@@ -246,9 +246,10 @@ def _outcome(answer: Answer) -> ingest_pb2.Outcome:
     )
 
 
-def _stream_response(
+def stream_response(
     request_id: str, entry: Future[Answer] | Refused
 ) -> ingest_pb2.StreamWriteResponse:
+    """Write what came of one request of a stream."""
     try:
         if isinstance(entry, Refused):
             raise entry
