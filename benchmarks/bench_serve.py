@@ -4,10 +4,11 @@
 
 A server in a process of its own, a client in this one, both on the same cores, loopback between
 them. `rpcs` sends prepared messages of 1, 1,000 and 10,000 rows of 24 columns over the two ways
-that the protocol has, and over Arrow Flight's DoPut to a server that counts the rows and does
-nothing else: no journal, no join, no metrics. It is what the wire costs. `client` is `tg.Client`,
-packing included, and what one `log` takes from its caller. `flights` replays the flights of the
-demo. Before a number is printed the account of the server is compared with what was sent.
+that the protocol has, over the bulk lane, and over Arrow Flight's DoPut to a server that counts
+the rows and does nothing else: no journal, no join, no metrics. It is what the wire costs. `client`
+is `tg.Client`, packing included, and what one `log` takes from its caller. `flights` replays the
+flights of the demo. Before a number is printed the account of the server is compared with what was
+sent.
 
 Latency is from handing a message to gRPC to its reply, with so many on their way at once as the
 table says. The processor's time is that of the server's process and of this one; where others use
@@ -89,7 +90,12 @@ class Served:
     """A server in a process of its own."""
 
     process: subprocess.Popen[str]
-    port: int
+    ports: dict[str, int]  # by door
+
+    @property
+    def port(self) -> int:
+        """Where it takes calls."""
+        return self.ports["listening"]
 
     @property
     def cpu(self) -> float:
@@ -100,16 +106,20 @@ class Served:
 
 @contextmanager
 def serving(*command: str) -> Iterator[Served]:
-    """Start a server that says `port N` on stderr."""
+    """Start a server that says `DOOR on port N` on stderr, last of all `listening on port N`."""
     process = subprocess.Popen([sys.executable, *command], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
+    ports: dict[str, int] = {}
     try:
         for line in process.stderr:
-            if " port " in line:
+            if " on port " in line:
+                door, _, port = line.removeprefix("tidegauge: ").partition(" on port ")
+                ports[door] = int(port)
+            if "listening" in ports:
                 break
         drain = threading.Thread(target=process.stderr.read, daemon=True)
         drain.start()
-        yield Served(process, int(line.split()[-1].rstrip(")")))
+        yield Served(process, ports)
     finally:
         process.terminate()
         process.wait()
@@ -123,6 +133,7 @@ def tidegauge(folder: Path, reference: tg.Reference, durability: str) -> Iterato
     config = directory / "tidegauge.toml"
     config.write_text(
         f'[listen]\naddress = "127.0.0.1:0"\nmessage = "16MiB"\n'
+        f'[flight]\naddress = "127.0.0.1:0"\n'
         f'[storage]\ndirectory = "data"\ndurability = "{durability}"\n'
         f'[models.job]\nreference = "reference.tide"\n'
     )
@@ -251,11 +262,26 @@ def stream(served: Served, n: int, in_flight: int, seconds: float, ids: Ids) -> 
         return sent
 
 
-def put(served: Served, n: int, in_flight: int, seconds: float, ids: Ids) -> Sent:
+def bulk(served: Served, n: int, in_flight: int, seconds: float, ids: Ids) -> Sent:
+    """The bulk lane, so many batches unacknowledged."""
+    path = ("job", "predictions", uuid.uuid4().hex)
+    return put(served, n, in_flight, seconds, ids, path=path, door="flight")
+
+
+def put(
+    served: Served,
+    n: int,
+    in_flight: int,
+    seconds: float,
+    ids: Ids,
+    *,
+    path: tuple[str, ...] = ("job",),
+    door: str = "listening",
+) -> Sent:
     """Flight's DoPut, so many batches unacknowledged."""
     made = [batch(n, at) for at in range(8)]
-    with flight.connect(f"grpc://localhost:{served.port}") as client:
-        descriptor = flight.FlightDescriptor.for_path("job")
+    with flight.connect(f"grpc://localhost:{served.ports[door]}") as client:
+        descriptor = flight.FlightDescriptor.for_path(*path)
         writer, reader = client.do_put(descriptor, made[0].schema)
         began: SimpleQueue[float] = SimpleQueue()
 
@@ -319,7 +345,7 @@ def bench_rpcs(options: argparse.Namespace, folder: Path) -> None:
     lines = []
     for n in ROWS:
         deep = 16 if n == 1 else IN_FLIGHT
-        for lane, in_flight in ((unary, deep), (stream, 4 * deep)):
+        for lane, in_flight in ((unary, deep), (stream, 4 * deep), (bulk, 16)):
             with tidegauge(folder, reference_of_job(), options.durability) as served:
                 ids = Ids()
                 sent = lane(served, n, in_flight, options.seconds, ids)
