@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from importlib.metadata import version
 from itertools import chain
@@ -35,6 +35,7 @@ from tidegauge import metrics as registry
 from tidegauge import page, summary, terminal
 from tidegauge.engine import DEVICES, DeviceError
 from tidegauge.figures import number, short
+from tidegauge.window import parse_duration
 
 ROWS = 1 << 18  # rows in memory at a time; a reference chooses its bins from the first so many
 BYTES = 1 << 24  # bytes of a csv block
@@ -75,6 +76,7 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {}
+GROUPS = {"alerts": "Alerts: what is open, what has been, what would be."}
 
 
 def option(*names: str, **settings: Any) -> Option:
@@ -83,10 +85,10 @@ def option(*names: str, **settings: Any) -> Option:
 
 
 def command(*options: Option) -> Callable[[Callable[[argparse.Namespace], Answer]], Any]:
-    """Register a function as the command of its own name."""
+    """Register a function as the command of its own name; `a_b` is `b` of the group `a`."""
 
     def register(run: Callable[[argparse.Namespace], Answer]) -> Any:
-        COMMANDS[run.__name__] = Command(run, options)
+        COMMANDS[run.__name__.replace("_", " ")] = Command(run, options)
         return run
 
     return register
@@ -104,12 +106,18 @@ def parser() -> argparse.ArgumentParser:
     """Build the parser of every registered command."""
     whole = Parser(prog="tidegauge", description="Watch models in production.")
     whole.add_argument("--version", action="version", version=f"tidegauge {version('tidegauge')}")
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    groups = {"": whole.add_subparsers(required=True, metavar="COMMAND")}
     for name, entry in COMMANDS.items():
         text = entry.run.__doc__ or ""
-        one = commands.add_parser(
-            name, help=text.split("\n")[0].rstrip("."), description=re.sub(r"\s+", " ", text)
+        group, _, own = name.rpartition(" ")
+        if group not in groups:
+            about = GROUPS[group]
+            several = groups[""].add_parser(group, help=about.rstrip("."), description=about)
+            groups[group] = several.add_subparsers(required=True, metavar="COMMAND")
+        one = groups[group].add_parser(
+            own, help=text.split("\n")[0].rstrip("."), description=re.sub(r"\s+", " ", text)
         )
+        one.set_defaults(command=name)
         for item in entry.options:
             one.add_argument(*item.names, **item.settings)
         one.add_argument("--json", action="store_true", help="one JSON document on stdout")
@@ -929,6 +937,264 @@ def token(options: argparse.Namespace) -> Answer:
     ]
     document = {"token": text, "sha256": digest}
     return Answer(document, lambda: [f"token: {text}", "\n".join(lines)])
+
+
+# --- alerts --------------------------------------------------------------------------------------
+
+STORE = option("store", help="where they are kept: an SQLite file or a PostgreSQL URL")
+FINGERPRINT = option("fingerprint", help="of an alert: `tidegauge alerts list`")
+
+
+@contextmanager
+def store_of(options: argparse.Namespace) -> Iterator[Any]:
+    """Open a store that is there."""
+    from tidegauge.store import Store
+
+    path = options.store.removeprefix("sqlite:///")
+    if "://" not in path and not Path(path).is_file():
+        raise UsageError(f"{path}: {'not a file' if Path(path).exists() else 'no such file'}")
+    with answering(), Store(options.store) as store:
+        yield store
+
+
+def instant(text: str) -> datetime:
+    """Read a time, UTC where it names no zone."""
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not a time: {text!r}; write 2026-05-01T12:00") from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration, such as 2h or 3d."""
+    try:
+        return timedelta(microseconds=parse_duration(text, role="duration"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(one_line(error)) from None
+
+
+@command(
+    STORE,
+    option(
+        "--state",
+        action="append",
+        choices=["firing", "recovering", "pending", "no data", "too few rows", "ok"],
+        help="only these; firing and recovering unless given",
+    ),
+)
+def alerts_list(options: argparse.Namespace) -> Answer:
+    """List the alerts that are open, the most severe first."""
+    with store_of(options) as store:
+        muted = {row["fingerprint"]: row for row in store.mutes()}
+        rows = store.alerts(states=options.state) if options.state else store.alerts()
+    for row in rows:
+        row["mute"] = muted.get(row["fingerprint"])
+
+    several = len({(row["model"], row["version"]) for row in rows}) > 1
+
+    def show() -> Iterator[Any]:
+        lines = [
+            [
+                *([f"{row['model']} {row['version']}".strip()] if several else []),
+                row["severity"],
+                row["state"],
+                row["check"],
+                row["column"] or "",
+                row["segment"],
+                when(row["since"]),
+                *judged(row),
+                when(row["mute"]["until"]) if row["mute"] else "",
+                row["fingerprint"],
+            ]
+            for row in rows
+        ]
+        heads = ["<severity", "<state", "<check", "<column", "<segment", "<since"]
+        heads = [*(["<model"] if several else []), *heads]
+        heads += ["value", "limit", "rows", "<muted until", "<fingerprint"]
+        if lines:
+            yield grid("Alerts", heads, lines)
+        yield f"{len(rows):,} alerts"
+
+    return Answer({"alerts": rows}, show)
+
+
+@command(
+    STORE,
+    option("fingerprint", nargs="?", help="of one alert; all unless given"),
+    option("--start", type=instant, metavar="TIME", help="windows that begin then or later"),
+    option("--end", type=instant, metavar="TIME", help="windows that begin before"),
+)
+def alerts_history(options: argparse.Namespace) -> Answer:
+    """Tell how alerts came and went, in the order of their windows.
+
+    A late verdict is what a window would say now; the first one stands.
+    """
+    with store_of(options) as store:
+        found = store.transitions(options.fingerprint, start=options.start, end=options.end)
+    rows = found.to_pylist()
+    return Answer({"transitions": rows}, lambda: show_history(rows))
+
+
+def show_history(rows: Sequence[dict[str, Any]], *, limit: int = 50) -> Iterator[Any]:
+    """Show the latest changes of state."""
+    lines = [
+        [
+            when(row["window_start"]),
+            row["check"],
+            row["column"] or "",
+            row["segment"],
+            "late verdict" if row["late"] else f"{row['before']} → {row['after']}",
+            row["severity"],
+            *judged(row),
+            row["fingerprint"],
+        ]
+        for row in rows[-limit:]
+    ]
+    heads = ["<window", "<check", "<column", "<segment", "<change", "<severity"]
+    if lines:
+        yield grid("History", [*heads, "value", "limit", "rows", "<fingerprint"], lines)
+    last = f" (the last {limit} of them)" if len(rows) > limit else ""
+    yield f"{len(rows):,} changes{last}"
+
+
+@command(
+    STORE,
+    FINGERPRINT,
+    option("--for", dest="long", type=duration, metavar="TIME", help="30min, 2h, 3d, ..."),
+    option("--until", type=instant, metavar="TIME", help="for good unless --for or this is given"),
+    option("--reason", default="", help="for those who wonder"),
+)
+def alerts_mute(options: argparse.Namespace) -> Answer:
+    """Silence an alert, or by the fingerprint of a root its whole incident.
+
+    It is judged all the same.
+    """
+    if options.long and options.until:
+        raise UsageError("give --for or --until, not both")
+    until = datetime.now(UTC) + options.long if options.long else options.until
+    with store_of(options) as store:
+        store.mute(options.fingerprint, until=until, reason=options.reason)
+    said = f"{options.fingerprint} is muted{f' until {when(until)}' if until else ''}"
+    return Answer({"fingerprint": options.fingerprint, "until": until}, lambda: [said])
+
+
+@command(STORE, FINGERPRINT)
+def alerts_unmute(options: argparse.Namespace) -> Answer:
+    """Let a silenced alert be heard again."""
+    with store_of(options) as store:
+        if options.fingerprint not in {row["fingerprint"] for row in store.mutes()}:
+            raise UsageError(f"{options.fingerprint} is not muted")
+        store.unmute(options.fingerprint)
+    document = {"fingerprint": options.fingerprint}
+    return Answer(document, lambda: [f"{options.fingerprint} is heard again"])
+
+
+@command(
+    option("monitor", type=Path, help="a file that `Monitor.save` wrote"),
+    option("--metric", required=True, help="psi, missing_rate, accuracy, ..."),
+    option("--rule", default="drift_null", help="drift_null, reference_windows, constant, ..."),
+    option("--warning", type=float, metavar="LEVEL", help="a chance, or in the rule's own unit"),
+    option("--critical", type=float, metavar="LEVEL"),
+    option("--confirm", default="2,3", metavar="N,M", help="N of the last M windows; default 2,3"),
+    option("--direction", choices=["higher", "lower", "either"]),
+    option("--minimum", type=int, default=1, metavar="ROWS"),
+    option("--budget", type=float, metavar="ALERTS", help="false alerts a week, over all series"),
+    COLUMNS,
+    option("--segment", action="append", metavar="SEGMENT", help="only these segments"),
+    option(
+        "--suggest",
+        type=float,
+        metavar="ALERTS",
+        help="find the warning level at which the check fires so often a week",
+    ),
+    DERIVED,
+)
+def alerts_backtest(options: argparse.Namespace) -> Answer:
+    """Run a check over recorded windows: when it would have fired, and how often.
+
+    With --suggest, the windows are taken for quiet and every alert for a false one.
+    """
+    from tidegauge.alerts import Check, backtest, suggest_level
+
+    hits, _, of = options.confirm.partition(",")
+    if not (hits.strip().isdigit() and of.strip().isdigit()):
+        raise UsageError(f"--confirm is N,M such as 2,3, got {options.confirm!r}")
+    given = {"warning": options.warning, "critical": options.critical}
+    if options.warning is None and options.critical is None:
+        given = {}
+    with answering():
+        check = Check(
+            metric=options.metric,
+            rule=options.rule,
+            confirm=(int(hits), int(of)),
+            direction=options.direction,
+            minimum=options.minimum,
+            budget=options.budget,
+            columns=tuple(options.columns) if options.columns else None,
+            segments=tuple(options.segment) if options.segment else None,
+            **given,
+        )
+    monitor = tg.Monitor.load(options.monitor, derived=functions(options))
+    with answering():
+        found = backtest(check, monitor)
+        if not found.series:
+            raise UsageError(f"there are no windows of {options.metric} to try the check on")
+        level = None
+        if options.suggest is not None:
+            level = suggest_level(check, monitor, alerts_per_week=options.suggest)
+    episodes = found.episodes
+    document = {
+        "check": check.name,
+        "series": found.series,
+        "weeks": found.weeks,
+        "alerts": found.alerts,
+        "alerts_per_week": found.alerts_per_week,
+        "episodes": episodes,
+        "suggested_warning": level,
+    }
+
+    def show(limit: int = 30) -> Iterator[Any]:
+        lines = [
+            [
+                one["column"] or "",
+                one["segment"],
+                one["version"],
+                when(one["began"]),
+                when(one["ended"]) if one["ended"] else "open",
+                one["severity"],
+                *judged(one),
+            ]
+            for one in episodes[:limit]
+        ]
+        heads = ["<column", "<segment", "<version", "<began", "<ended", "<severity"]
+        if lines:
+            yield grid(
+                f"{check.name}: when it would have fired{more(episodes, limit)}",
+                [*heads, "value", "limit", "rows"],
+                lines,
+            )
+        yield (
+            f"{found.alerts:,} alerts of {found.series:,} series in {found.weeks:.3g} weeks: "
+            f"{found.alerts_per_week:.3g} a week"
+        )
+        if level is not None:
+            yield f"at --warning {level:.4g} no more than {options.suggest:g} a week"
+
+    return Answer(document, show)
+
+
+def judged(row: dict[str, Any]) -> list[str]:
+    """Write a value, the limit that it is held against, and the rows it is of."""
+    value, low, high = row["value"], row["low"], row["high"]
+    under = low is not None and (high is None or (value is not None and value < low))
+    limit = low if under else high
+    return [*("" if each is None else f"{each:.3g}" for each in (value, limit)), f"{row['n']:,}"]
+
+
+def when(time: datetime | None) -> str:
+    """Write a time, to the minute."""
+    return "for good" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M}"
 
 
 @command()

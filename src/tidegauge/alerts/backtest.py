@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tidegauge.alerts import rules
 from tidegauge.alerts.series import Series
@@ -38,9 +38,29 @@ class Backtest:
     @property
     def alerts(self) -> int:
         """Alerts that would have fired."""
-        before, after = self.transitions["before"], self.transitions["after"]
-        began = pc.and_(pc.equal(after, "firing"), pc.invert(pc.is_in(before, pa.array(ALERTING))))
-        return int(pc.sum(began).as_py() or 0)
+        return len(self.episodes)
+
+    @property
+    def episodes(self) -> list[dict[str, Any]]:
+        """Each alert from its beginning to its end, in the order of their beginnings.
+
+        A row of `transitions` as it began, with `began`, `ended` (None where it has not) and the
+        highest severity on the way.
+        """
+        found: list[dict[str, Any]] = []
+        open_: dict[str, dict[str, Any]] = {}
+        for row in self.transitions.to_pylist():
+            one = open_.get(row["fingerprint"])
+            if one is None and row["after"] == "firing":
+                one = {**row, "began": row["window_start"], "ended": None}
+                open_[row["fingerprint"]] = one
+                found.append(one)
+            elif one is not None and row["after"] not in ALERTING:
+                one["ended"] = row["window_start"]
+                del open_[row["fingerprint"]]
+            elif one is not None and row["severity"] == "critical":
+                one["severity"] = "critical"
+        return found
 
     @property
     def alerts_per_week(self) -> float:

@@ -360,8 +360,8 @@ def _median(values: FloatArray) -> FloatArray:
 def _stats() -> Any:
     try:
         from scipy import stats  # noqa: PLC0415
-    except ImportError:
-        raise ImportError(
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
             "rules about chance need SciPy: pip install 'tidegauge[alerts]'"
         ) from None
     return stats

@@ -540,7 +540,8 @@ class Watch:
     ) -> Iterator[dict[str, Any]]:
         """Carry a check's series over one window: those that are there and not plainly ok."""
         start = int(series.starts[t])
-        stands = [(check.name, name) in self._standing for name in series.names]
+        known = [(check.name, name) in self._standing for name in series.names]
+        stands = np.array(known, dtype=bool)
         for k in np.flatnonzero(met & (stands | (verdicts.severity[:, t] != OK))).tolist():
             name, severity = series.names[k], int(verdicts.severity[k, t])
             key = (check.name, name)
