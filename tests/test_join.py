@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC
 from pathlib import Path
@@ -27,6 +28,7 @@ HOUR = 3_600_000_000
 START = 1_700_000_000_000_000 // HOUR * HOUR
 STEP = HOUR // 2
 DAY = 24 * HOUR
+PROBE = START + 60 * STEP
 COUNTS = ("row_count", "true_positives", "false_positives", "false_negatives", "true_negatives")
 
 SCHEMA = tg.Schema(
@@ -84,6 +86,15 @@ class Lives(RuleBasedStateMachine):
         self.patch.setattr(monitor_module, "MOST_SLICES", self.most_slices)
         self.fast = [self.new_monitor() for _ in range(2)]
         self.slow = [self.new_slow() for _ in range(2)]
+        # What was known at PROBE: a copy of the slow side, None until the watermark passes it.
+        self.then: list[SlowMonitor | None] = [None, None]
+        self.is_merged = [False, False]
+
+    def before(self, who: int, moment: int | None) -> None:
+        """Keep a copy of what was known, if an event of this moment is the first after PROBE."""
+        mark = self.slow[who].watermark
+        if self.then[who] is None and (moment or 0) > PROBE and (mark is None or mark <= PROBE):
+            self.then[who] = deepcopy(self.slow[who])
 
     def teardown(self) -> None:
         self.patch.undo()
@@ -95,6 +106,7 @@ class Lives(RuleBasedStateMachine):
             lateness="24h",
             max_pending=self.capacity,
             champion=self.champion,
+            history="1000d",
         )
 
     def new_slow(self) -> SlowMonitor:
@@ -107,6 +119,7 @@ class Lives(RuleBasedStateMachine):
         key, version, moment, segment, score = zip(*batch, strict=True)
         before = len(self.slow[who].rows)
         for each in batch:
+            self.before(who, START + STEP * each[2])
             self.slow[who].log(each[0], each[1], START + STEP * each[2], *each[3:])
         counted = self.fast[who].log(
             {
@@ -125,6 +138,7 @@ class Lives(RuleBasedStateMachine):
     )
     def label(self, who: int, batch: list[tuple[int, int | None, int]], timed: bool) -> None:
         for key, label, moment in batch:
+            self.before(who, START + STEP * moment if timed else None)
             self.slow[who].label(key, label, START + STEP * moment if timed else None)
         columns: dict[str, Any] = {
             "id": [self.ids(each[0]) for each in batch],
@@ -144,6 +158,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 1), moment=st.integers(0, 300))
     def advance(self, who: int, moment: int) -> None:
+        self.before(who, START + STEP * moment)
         self.slow[who].advance(START + STEP * moment)
         self.fast[who].advance(
             np.datetime64(START + STEP * moment, "us").astype(object).replace(tzinfo=UTC)
@@ -156,6 +171,8 @@ class Lives(RuleBasedStateMachine):
         self.slow[who].merge(self.slow[1 - who])
         self.fast[1 - who] = self.new_monitor()
         self.slow[1 - who] = self.new_slow()
+        self.is_merged[who], self.is_merged[1 - who] = True, False
+        self.then[1 - who] = None
 
     @rule(who=st.integers(0, 1))
     def save_and_load(self, who: int) -> None:
@@ -174,6 +191,21 @@ class Lives(RuleBasedStateMachine):
             assert fast.label_delays["labels"].to_pylist() == slow.delays()
 
     @invariant()
+    def what_was_known_is_still_told(self) -> None:
+        for who in range(2):
+            if self.is_merged[who]:  # then two were known, each without the other's duplicates
+                continue
+            then = self.then[who] or self.slow[who]
+            moment = np.datetime64(PROBE, "us").astype(object).replace(tzinfo=UTC)
+            told = self.fast[who].metrics([*COUNTS[1:], "pair_count"], known_at=moment)
+            pairs = then.pairs(6 * HOUR, 0.5)
+            wanted = {
+                key: (*cell[1:], pairs.get(key, [0])[0], sum(cell[1:]) / cell[0])
+                for key, cell in then.confusion(6 * HOUR, 0.5).items()
+            }
+            assert cells_of(told, "label_share") == wanted
+
+    @invariant()
     def metrics_are_equal(self) -> None:
         for fast, slow in zip(self.fast, self.slow, strict=True):
             assert confusion_of(fast) == slow.confusion(6 * HOUR, 0.5)
@@ -185,6 +217,17 @@ def alike(a: tg.Monitor, b: tg.Monitor) -> bool:
     return header == other_header and all(
         arrays[name].tobytes() == other_arrays[name].tobytes() for name in arrays | other_arrays
     )
+
+
+def cells_of(table: pa.Table, last: str) -> dict[tuple[int, str, str], tuple[float, ...]]:
+    """Values of the metrics by window, version and segment; cells without predictions left out."""
+    found: dict[tuple[int, str, str], list[float]] = {}
+    for row in table.to_pylist():
+        if row[last] is not None:
+            start = int(row["window_start"].timestamp()) * 1_000_000
+            cell = found.setdefault((start, row["version"], row["segment"]), [row[last]])
+            cell.insert(-1, row["value"] or 0)
+    return {key: tuple(cell) for key, cell in found.items()}
 
 
 def confusion_of(monitor: tg.Monitor) -> dict[tuple[int, str, str], tuple[int, ...]]:
@@ -313,6 +356,19 @@ def test_a_waiting_prediction_takes_little_memory() -> None:
     times = np.sort(np.random.default_rng(0).integers(0, DAY, n))
     log_keys(join, read_keys(np.arange(n, dtype=np.uint64)), times)
     assert join.n_bytes / n < 34  # 32 from 4 million on; slices that have just begun weigh in
+
+
+def test_memory_of_what_waits_is_told() -> None:
+    monitor = tg.Monitor(reference_of(replace(SCHEMA, segments=(), model_version=None)))
+    n, empty = 200_000, monitor.n_bytes_waiting
+    times = (START + np.sort(np.random.default_rng(0).integers(0, DAY, n))).astype("datetime64[us]")
+    rows = {"id": np.arange(n), "t": times, "x": np.zeros(n), "p": np.full(n, 0.7)}
+    monitor.log(rows)
+    held = monitor.n_bytes_waiting
+    assert 23 * n < held - empty < 48 * n  # a row alone takes 23
+    assert monitor.forget(np.arange(n)) == n
+    monitor.log(rows)
+    assert monitor.n_bytes_waiting < 1.1 * held  # recycled
 
 
 def test_memory_is_recycled_while_time_goes_on() -> None:

@@ -154,7 +154,7 @@ def test_pairs_are_made_whoever_comes_last() -> None:
 def test_a_champion_needs_ids_versions_and_labels() -> None:
     monitor = monitor_of("binary", champion=None)
     monitor.log(predicted("a", 5, 1))
-    with pytest.raises(ValueError, match="name the champion by Monitor"):
+    with pytest.raises(ValueError, match="champion is named by Monitor"):
         monitor.metrics("paired_accuracy_difference")
     plain = tg.Schema(task="binary", prediction_score="p", label="y", features=["x"])
     reference = tg.Reference.fit(predicted("a", 9, 1) | {"y": truth("binary", 9)}, plain)

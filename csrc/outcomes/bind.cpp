@@ -105,7 +105,8 @@ void bind_outcomes(py::module_& m) {
 
   py::class_<Outcomes>(m, "JoinedRows", "Labelled predictions, and pairs of them, on their way into their cells.")
       .def(py::init(&make_outcomes), "columns"_a, py::kw_only(), "weighted"_a)
-      .def("__len__", [](const Outcomes& self) { return self.rows.size() + self.pairs.size(); })
+      .def("__len__", [](const Outcomes& self) { return self.rows.size() + self.pairs.size() + self.arrivals.size(); })
+      .def_readonly("weighted", &Outcomes::has_weights, "Whether predictions have weights.")
       .def_property_readonly("earliest", &Outcomes::earliest, "Earliest time of a prediction.")
       .def_property_readonly("latest_known", &Outcomes::latest_known, "Watermark when the last of it was learnt.")
       .def_property_readonly("n_bytes", &Outcomes::n_bytes, "Memory held, in bytes.")

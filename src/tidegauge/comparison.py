@@ -453,7 +453,7 @@ class Side:
         found: list[Any] = (
             [] if clock.now is None else [self.sums.maturity(clock), self.sums.delays(clock)]
         )
-        if clock.has_champion:
+        if clock.pairs is not None:
             found.append(self.sums.pairs())
         return {type(each): each for each in found}
 
@@ -496,6 +496,34 @@ def chosen_metrics(
         if any("threshold" in form.options for form in each.forms)
         else each
         for each in chosen
+    ]
+
+
+def known_metrics(
+    chosen: list[Metric] | None, task: str | None, labels: LabelClock | None
+) -> list[Metric]:
+    """Metrics that can be told as known before: those of labels, but for groups.
+
+    Raises
+    ------
+    ValueError
+        When another one is asked for.
+    """
+    for metric in chosen or ():
+        if not metric.label_based or metric.of_groups:
+            raise ValueError(
+                f"metric {metric.name!r} cannot be told as known at another time: that is kept of "
+                "labels alone; leave known_at out, or ask for metrics of performance, labels and "
+                "pairs"
+            )
+    if chosen is not None:
+        return chosen
+    joined = labels.inputs if labels is not None else set()
+    usual = [registry.get(name) for name in registry.usual()]
+    return [
+        metric
+        for metric in usual
+        if not metric.of_groups and (task in metric.tasks or joined & set(metric.needs))
     ]
 
 

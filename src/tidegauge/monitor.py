@@ -24,6 +24,7 @@ from tidegauge._core import (
     Batch,
     DataError,
     Join,
+    JoinedRows,
     SchemaError,
     delay_edges,
     read_keys,
@@ -40,6 +41,7 @@ from tidegauge.comparison import (
     chosen_metrics,
     distributions,
     kinds_of,
+    known_metrics,
     window_comparison,
 )
 from tidegauge.derived import ArrayFunction
@@ -58,6 +60,8 @@ from tidegauge.interrupts import held_back
 from tidegauge.layout import TRAFFIC_SLOTS
 from tidegauge.maturity import edges_within
 from tidegauge.metrics import Metric
+from tidegauge.metrics.inputs import PAIRS
+from tidegauge.past import GROUPS, Past
 from tidegauge.protected import attributes, fairness_table
 from tidegauge.reference import Reference
 from tidegauge.report import Report
@@ -117,6 +121,10 @@ class Monitor:
         id of one of the champion's is paired with it, and both are judged by the same label. The
         metrics of pairs, such as `paired_accuracy_difference`, stand in the rows of the other
         version. No pairs are made unless given.
+    history
+        How far back metrics can be asked for as they were known, such as "48h" of event time; see
+        `metrics`. Not at all unless given. Costs about 50 bytes a prediction and as much a label
+        while it is kept, 1 GiB at most, beyond which it reaches less far back.
 
     Notes
     -----
@@ -149,6 +157,7 @@ class Monitor:
         max_segments: int = MAX_SEGMENTS,
         sample_rows: int = 0,
         champion: str | None = None,
+        history: str | None = None,
     ) -> None:
         if not isinstance(reference, Reference):
             raise SchemaError(f"a tg.Reference is wanted, got {type(reference).__name__}")
@@ -174,6 +183,8 @@ class Monitor:
         self.champion = champion
         if champion is not None:
             self._check_champion(champion)
+        self.history = history
+        self._past = None if history is None else self._new_past(history)
         self._id_kind: str | None = None  # "integer" or "text", as the first ids were
         self._join = self._new_join()
         self._lock = threading.RLock()
@@ -192,6 +203,15 @@ class Monitor:
                 f"labels may come {self.lateness} after their prediction, but the retention "
                 f"{self.retention} forgets it before; keep it longer, or lower the lateness"
             )
+
+    def _new_past(self, history: str) -> Past:
+        schema = self.schema
+        if None in (schema.task, schema.prediction_id, schema.timestamp, schema.label):
+            raise SchemaError(
+                "history is of labels that come later: the schema must name `task`, "
+                "`prediction_id`, `timestamp` and `label`"
+            )
+        return Past(parse_duration(history, role="history"))
 
     def _check_champion(self, champion: str) -> None:
         schema = self.schema
@@ -227,7 +247,7 @@ class Monitor:
                 "champion": -1
                 if self.champion is None
                 else self._table.versions.add(self.champion),
-                "arrivals": False,
+                "arrivals": self._past is not None,
             }
         )
 
@@ -376,14 +396,20 @@ class Monitor:
         table.count(
             batch, span, cells, accepted, groups=groups, derived=derived, engine=self._engine
         )
-        table.add_outcomes(outcomes)
+        self._add_outcomes(outcomes)
         if rows.labels is not None:
             known = ~np.isnan(rows.labels)
             if known.any():
                 moments = times if self.schema.timestamp else np.full(n, NEVER)
                 found = self._join.label(rows.keys[known], rows.labels[known], moments[known])
-                table.add_outcomes(found)
+                self._add_outcomes(found)
         return accepted, cells
+
+    def _add_outcomes(self, outcomes: JoinedRows) -> None:
+        """Count what the join says of an event, and remember it."""
+        self._table.add_outcomes(outcomes)
+        if self._past is not None:
+            self._past.keep(outcomes, self._join.watermark)
 
     def label(self, batch: object) -> int:
         """Join labels with their predictions; each adds to the window of its prediction.
@@ -420,7 +446,7 @@ class Monitor:
             with held_back():
                 self._set_id_kind(id_kind)
                 for part in read:
-                    self._table.add_outcomes(self._join.label(part.keys, part.labels, part.times))
+                    self._add_outcomes(self._join.label(part.keys, part.labels, part.times))
                     if self._sample is not None:
                         self._sample.attach(part.keys, part.labels)
                     self._advance_table()
@@ -463,7 +489,7 @@ class Monitor:
             keys = read_keys(rows, name, 0, rows.n_rows, self.reference.secret)
             before = self._account().forgotten
             with held_back():
-                self._table.add_outcomes(self._join.forget(keys))
+                self._add_outcomes(self._join.forget(keys))
                 if self._sample is not None:
                     self._sample.forget(keys)
             return self._account().forgotten - before
@@ -561,10 +587,11 @@ class Monitor:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the sums and sampled rows take, in bytes."""
+        """Memory that the sums, sampled rows and the history take, in bytes."""
         with self._lock:
             rows = 0 if self._sample is None else self._sample.n_bytes
-            return self._table.cells.n_bytes + rows
+            past = 0 if self._past is None else self._past.n_bytes
+            return self._table.cells.n_bytes + rows + past
 
     @property
     def n_bytes_waiting(self) -> int:
@@ -584,6 +611,7 @@ class Monitor:
         window: str | None = None,
         step: str | None = None,
         threshold: float | None = None,
+        known_at: datetime | None = None,
     ) -> pa.Table:
         """Compute metrics of every window, version, segment and column.
 
@@ -605,6 +633,11 @@ class Monitor:
             Distance from one window to the next; less than the width makes sliding windows.
         threshold
             Decide binary predictions anew at this score, snapped to the score bins.
+        known_at
+            Answer with the labels, corrections and predictions that had come when the watermark
+            passed this moment, as a monitor would have done that had seen no more; windows that
+            begin later are left out. For metrics of labels but those of groups, as far back as the
+            monitor's `history`.
 
         Returns
         -------
@@ -614,16 +647,19 @@ class Monitor:
         Raises
         ------
         ValueError
-            When a name is unknown; the message lists what is known.
+            When a name is unknown; the message lists what is known. When the moment lies before
+            what is kept.
         """
         asked = list(metrics) if isinstance(metrics, list | tuple) else metrics
         chosen = chosen_metrics(asked, threshold)  # type: ignore[arg-type]
         names = self._columns(columns)
+        some = [versions] if isinstance(versions, str) else versions
         with self._lock:
             span = self._span(window, step)
+            if known_at is not None:
+                return self._known_at(known_at, chosen, span, segments=segments, versions=some)
             if not len(self._table.cells):
                 return METRIC_TABLE.empty_table()
-            some = [versions] if isinstance(versions, str) else versions
             comparison = window_comparison(
                 self.reference,
                 self._table,
@@ -640,6 +676,36 @@ class Monitor:
             fairness = self._fairness(span, chosen, columns, some)
             return pa.concat_tables([table, fairness]).unify_dictionaries()
 
+    def _known_at(
+        self,
+        known_at: datetime,
+        chosen: list[Metric] | None,
+        span: Span,
+        **choice: Any,
+    ) -> pa.Table:
+        """Metrics of labels with what was known at a moment."""
+        if self._past is None:
+            raise ValueError(
+                'what was known before is not kept; ask for it by Monitor(..., history="48h")'
+            )
+        moment = _microseconds(known_at)
+        earliest = self._past.earliest(self._join.watermark)
+        if moment < earliest:
+            raise ValueError(
+                f"what was known is kept from {np.datetime64(earliest, 'us')}Z on, "
+                f"{known_at.isoformat()} is before that; a longer history would reach it"
+            )
+        clock = self._label_clock()
+        assert clock is not None
+        metrics = known_metrics(chosen, self.schema.task, clock)
+        if self._join.watermark > moment:
+            clock = replace(clock, now=moment)
+        with held_back(), self._past.known_at(moment, self._table):
+            comparison = window_comparison(
+                self.reference, self._table, span, labels=clock, until=moment, **choice
+            )
+            return comparison.table(model=self.model, metrics=metrics, columns=[])
+
     def _label_clock(self) -> LabelClock | None:
         """What tells how long labels take; None where they are not joined by id."""
         schema = self.schema
@@ -649,7 +715,7 @@ class Monitor:
         return LabelClock(
             now=None if schema.timestamp is None else self._join.watermark,
             edges=edges_within(lateness),
-            has_champion=self.champion is not None,
+            pairs=None if self.champion is None else PAIRS[schema.task],
         )
 
     def sample(
@@ -1061,18 +1127,19 @@ class Monitor:
         Raises
         ------
         SchemaError
-            When the other one has another reference, window, retention, lateness, champion or
-            number of sampled rows.
+            When the other one has another reference, window, retention, lateness, champion, history
+            or number of sampled rows.
         """
         mine, theirs = self._table.layout.to_dict(), other._table.layout.to_dict()
         same = mine == theirs and self.reference.secret == other.reference.secret
         rules = [
-            (each.window, each.retention, each.lateness, each.champion) for each in (self, other)
+            (each.window, each.retention, each.lateness, each.champion, each.history)
+            for each in (self, other)
         ]
         if not same or rules[0] != rules[1]:
             raise SchemaError(
-                "only monitors of the same reference, window, retention, lateness and champion can "
-                "be merged; build both from one saved reference"
+                "only monitors of the same reference, window, retention, lateness, champion and "
+                "history can be merged; build both from one saved reference"
             )
         if not same_size(self._sample, other._sample):
             raise SchemaError("only monitors of the same sample_rows can be merged")
@@ -1093,7 +1160,9 @@ class Monitor:
                 groups = self._table.add_groups(other._table.group_names())
                 self._table.add_state(*other._table.state())
                 versions = self._table.versions_of_groups
-                self._table.add_outcomes(self._join.merge(other._join, groups, versions))
+                if self._past is not None and other._past is not None:
+                    self._past.merge(other._past, groups)
+                self._add_outcomes(self._join.merge(other._join, groups, versions))
                 if self._sample is not None and other._sample is not None:
                     self._sample.add_state(*other._sample.state())
                     self._sample.roll(self._table.pane_of)
@@ -1162,6 +1231,11 @@ class Monitor:
             raise DataError("the stored monitor is damaged (unknown classes)")
         monitor._set_id_kind(header["ids"])
         monitor._join.load(join, monitor._table.versions_of_groups)
+        if monitor._past is not None:
+            past = parts["past"]
+            for name in GROUPS:
+                past[name] = groups[past[name]]
+            monitor._past.restore(past, weighted=reference.schema.weight is not None)
         if monitor._sample is not None:
             monitor._sample.add_state(header["sample"], parts["sample"])
         return monitor
@@ -1214,9 +1288,13 @@ class Monitor:
             names = [tuple(name) for name in self._table.group_names()]
             ordered = sorted(set(names))  # their numbers are in the order in which they were met
             rank = {name: i for i, name in enumerate(ordered)}
-            join = self._join.save(np.array([rank[name] for name in names], dtype=np.int32))
-            used, join["groups"] = np.unique(join["groups"], return_inverse=True)
-            join["groups"] = join["groups"].astype(np.int32)
+            ranks = np.array([rank[name] for name in names], dtype=np.int32)
+            join = self._join.save(ranks)
+            past = {} if self._past is None else self._past.state(ranks)
+            numbered = [(join, "groups"), *((past, name) for name in GROUPS if past)]
+            used = np.unique(np.concatenate([part[name] for part, name in numbered]))
+            for part, name in numbered:
+                part[name] = np.searchsorted(used, part[name]).astype(np.int32)
             id_kind = self._id_kind
             sample, rows = ({}, {}) if self._sample is None else self._sample.state()
         arrays = {
@@ -1225,6 +1303,7 @@ class Monitor:
                 ("reference", reference_arrays),
                 ("table", table_arrays),
                 ("join", join),
+                ("past", past),
                 ("sample", rows),
             )
             for name, array in group.items()
@@ -1244,6 +1323,7 @@ class Monitor:
                 "max_segments": self.max_segments,
                 "sample_rows": self.sample_rows,
                 "champion": self.champion,
+                "history": self.history,
             },
         }
         return header, arrays

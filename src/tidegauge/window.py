@@ -26,6 +26,7 @@ from tidegauge._core import (
     JoinedRows,
     PairIndex,
     Vocabulary,
+    add_arrivals,
     add_outcomes,
     intern_codes,
 )
@@ -274,7 +275,13 @@ class LabelClock:
 
     now: int | None  # microseconds; None where predictions or labels have no time
     edges: IntArray  # between the bins of delays, microseconds
-    has_champion: bool
+    pairs: type | None  # what pairs with the champion are, where one is named
+
+    @property
+    def inputs(self) -> set[type]:
+        """What metrics may ask for."""
+        timed: list[type] = [] if self.now is None else [Maturity, LabelDelays]
+        return {*timed, *([] if self.pairs is None else [self.pairs])}
 
 
 # Columns of JoinedRows that hold nothing.
@@ -592,6 +599,13 @@ class WindowTable:
             places = (self._segments_of_group, self._panes)
             add_outcomes(self.cells, task, self.layout.outcome_blocks, places, outcomes)
 
+    def add_events(self, rows: JoinedRows) -> None:
+        """Count rows of the past and, unlike `add_outcomes`, the predictions among them."""
+        if len(rows):
+            self.add_outcomes(rows)
+            places = (self._segments_of_group, self._panes)
+            add_arrivals(self.cells, self.layout.traffic_block, places, rows)
+
     def add_labelled(self, rows: Predictions, groups: IndexArray) -> None:
         """Count predictions that came with their label."""
         if rows.labels is None:
@@ -751,8 +765,12 @@ class WindowTable:
         segments: str | Sequence[str] | None = None,
         versions: Sequence[str] | None = None,
         by_version: bool = True,
+        until: int | None = None,
     ) -> tuple[Keys, WindowSums]:
-        """Sum cells into windows: the key of each row and the sums behind it."""
+        """Sum cells into windows: the key of each row and the sums behind it.
+
+        With `until`, panes that begin later are left out, and cells without predictions.
+        """
         names = self.names()
         labels = [self._label(number, values) for _, number, values in names]
         keys = self.cells.keys()
@@ -767,6 +785,12 @@ class WindowTable:
             dtype=bool,
         )
         chosen = np.flatnonzero(keep[keys[:, 1]]) if len(keys) else np.empty(0, dtype=np.int64)
+        if until is not None:
+            chosen = chosen[keys[chosen, 0] <= until].astype(np.int32)
+            places = np.arange(len(chosen), dtype=np.int32)
+            block, width = self.layout.traffic_block, len(TRAFFIC_SLOTS)
+            counts = self.cells.counts(block, chosen, places, len(chosen), _NO_MAP, width)
+            chosen = chosen[counts[:, 0] > 0].astype(np.int64)
         all_labels = _ordered(labels)
         all_versions = sorted({name[0] for name in names}) if by_version else [NO_VERSION]
         label_place = {label: place for place, label in enumerate(all_labels)}

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from tidegauge.metrics.drift import evidence
 from tidegauge.metrics.inputs import (
-    JOINED_INPUTS,
     OTHER_GROUP,
     Bins,
     ColumnCounts,
@@ -27,8 +26,11 @@ from tidegauge.metrics.inputs import (
     GroupDecisions,
     GroupOutcomes,
     IntArray,
+    LabelDelays,
+    Maturity,
     Outcomes,
-    Pairs,
+    PairedDecisions,
+    PairedValues,
     RowSamples,
     Traffic,
     ratio,
@@ -44,9 +46,14 @@ STATUSES = ("ok", "no data", "no labels", "no reference", "undefined", "not kept
 _OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED, _NOT_KEPT = range(len(STATUSES))
 _TESTED: dict[str, type] = {"numeric": Fine, "categorical": Bins}
 _VALUE, _LOWER, _UPPER, _NOISE, _REFERENCE = range(5)
-_PAIRED = "pairs of versions; name the champion by Monitor(champion=...)"
+_CHAMPION = "whose champion is named by Monitor(champion=...)"
 _DELAYED = "labels that come later; the schema must name `prediction_id`, `timestamp` and `label`"
-_JOINED_BY = {kind: _PAIRED if issubclass(kind, Pairs) else _DELAYED for kind in JOINED_INPUTS}
+_JOINED_BY = {
+    Maturity: _DELAYED,
+    LabelDelays: _DELAYED,
+    PairedDecisions: f"pairs of decisions: for a classification {_CHAMPION}",
+    PairedValues: f"pairs of values: for a regression {_CHAMPION}",
+}
 
 Inputs: TypeAlias = dict[type, Any]  # input type -> the input, arrays [C, R, ...] or [C, 1, ...]
 

@@ -573,6 +573,12 @@ MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests, RowSamples)
 GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes)
 JOINED_INPUTS: tuple[type, ...] = (Maturity, LabelDelays, PairedDecisions, PairedValues)
 
+PAIRS: dict[str, type] = {
+    "binary": PairedDecisions,
+    "multiclass": PairedDecisions,
+    "regression": PairedValues,
+}
+
 TASKS: dict[str, type] = {
     "binary": BinaryOutcomes,
     "multiclass": MulticlassOutcomes,
