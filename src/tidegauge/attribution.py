@@ -22,8 +22,9 @@ from tidegauge.explain.exchange import (
     Exchanger,
     Pool,
 )
-from tidegauge.explain.kernel import ModelError, players_of
+from tidegauge.explain.kernel import ModelError
 from tidegauge.explain.models import as_function
+from tidegauge.explain.players import players_of
 from tidegauge.metrics.results import Z
 from tidegauge.sample import united
 from tidegauge.schema import Schema

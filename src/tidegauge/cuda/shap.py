@@ -79,6 +79,7 @@ class DeviceDifferences:
     """Differences of pairs in device memory, [rows, outputs, pairs]."""
 
     memory: Memory
+    address: int
     shape: tuple[int, int, int]
 
 
@@ -142,7 +143,14 @@ class DeviceCoalitions:
         shape = n_rows, n_outputs, self.masks.shape[1]
         memory = self.place.allocate(8 * int(np.prod(shape)))
         self.place.keep(memory)
-        return DeviceDifferences(memory, shape)
+        return DeviceDifferences(memory, memory.address, shape)
+
+    def part(self, differences: DeviceDifferences, rows: slice) -> DeviceDifferences:
+        """Return the room of some of the rows."""
+        first, last, _ = rows.indices(differences.shape[0])
+        _, n_outputs, n_pairs = differences.shape
+        address = differences.address + 8 * first * n_outputs * n_pairs
+        return DeviceDifferences(differences.memory, address, (last - first, n_outputs, n_pairs))
 
     def reduce(
         self, pairs: tuple[int, int], answers: DeviceView, link: str, differences: DeviceDifferences
@@ -153,7 +161,7 @@ class DeviceCoalitions:
         self.place.keep(answers)
         arguments = [answers.address, starts.address, weights.address, n_rows, n_outputs, n_pairs]
         arguments += [len(self.starts) - 1, *pairs, int(link == "logit")]
-        arguments += [differences.memory.address]
+        arguments += [differences.address]
         n_threads = n_rows * n_outputs * (pairs[1] - pairs[0])
         define = f"-DVALUE={VALUES[answers.dtype.name]}"
         self.place.run("reduce_pairs", define, n_threads, arguments)
@@ -171,11 +179,11 @@ class DeviceCoalitions:
             self._matrices = upload(self.place.device, np.stack(operators))
         shape = n_rows, n_outputs, width
         products = self.place.allocate(8 * int(np.prod(shape)))
-        arguments = [differences.memory.address, self._matrices.address, self.place.send(designs)]
+        arguments = [differences.address, self._matrices.address, self.place.send(designs)]
         arguments += [n_rows, n_outputs, depth, width, products.address]
         self.place.run("multiply_rows", "-DVALUE=f64", int(np.prod(shape)), arguments)
         return self.place.fetch(products.address, np.float64, shape)
 
     def fetch(self, differences: DeviceDifferences) -> FloatArray:
         """Return differences as an array of the host."""
-        return self.place.fetch(differences.memory.address, np.float64, differences.shape)
+        return self.place.fetch(differences.address, np.float64, differences.shape)

@@ -41,6 +41,9 @@ class Coalitions(Protocol):
     def differences(self, n_rows: int, n_outputs: int) -> Any:
         """Room for the differences of all pairs of some rows."""
 
+    def part(self, differences: Any, rows: slice) -> Any:
+        """Return the room of some of the rows."""
+
     def reduce(self, pairs: Pairs, answers: Any, link: Link, differences: Any) -> None:
         """Half the differences of the linked means of these pairs, from the model's answers."""
 
@@ -87,6 +90,10 @@ class HostCoalitions:
     def differences(self, n_rows: int, n_outputs: int) -> FloatArray:
         """Room for the differences of all pairs of some rows."""
         return np.empty((n_rows, n_outputs, self.n_pairs))
+
+    def part(self, differences: FloatArray, rows: slice) -> FloatArray:
+        """Return the room of some of the rows."""
+        return differences[rows]
 
     def reduce(
         self, pairs: Pairs, answers: NDArray[Any], link: Link, differences: FloatArray

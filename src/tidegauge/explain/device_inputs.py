@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,7 +142,7 @@ class DeviceInputs:
 
     def masked(self, coalitions: Coalitions | None, chunk: Chunk, selection: Selection) -> Any:
         """Return masked rows; the rows themselves follow where the selection starts at pair 0."""
-        rows = chunk.content[selection.start : selection.stop]
+        rows = chunk.content[selection.rows]
         n_masked = len(rows) * (coalitions.n_inputs(selection.pairs) if coalitions else 0)
         n_inputs = n_masked + (len(rows) if selection.pairs[0] == 0 else 0)
         if self._n_buffer < n_inputs:
@@ -192,3 +193,7 @@ class DeviceInputs:
         address = answers.address + first * width * answers.dtype.itemsize
         found = self._place.fetch(address, answers.dtype, (n - first, width))
         return found.astype(np.float64)
+
+    def fetch_later(self, answers: DeviceView, first: int) -> Callable[[], NDArray[np.float64]]:
+        """Return how to fetch them once they are wanted, so that the device need not be waited for."""
+        return lambda: self.fetch(answers, first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -36,11 +36,10 @@ class Chunk:
 class Selection:
     """The rows and pairs that one call of the model answers, and the labels of the players."""
 
-    start: int
-    stop: int
+    rows: NDArray[np.int64]
     pairs: tuple[int, int]
-    designs: NDArray[np.int32]  # [stop - start]
-    labels: NDArray[np.int32]  # [stop - start, players]
+    designs: NDArray[np.int32]  # [rows]
+    labels: NDArray[np.int32]  # [rows, players]
 
 
 class HostInputs:
@@ -66,6 +65,11 @@ class HostInputs:
     def fetch(self, answers: NDArray[Any], first: int = 0) -> NDArray[np.float64]:
         """Return answers from a row on as float64 of the host."""
         return answers[first:].astype(np.float64)
+
+    def fetch_later(self, answers: NDArray[Any], first: int) -> Callable[[], NDArray[np.float64]]:
+        """Return how to fetch them once they are wanted; here they are copied at once."""
+        found = self.fetch(answers, first)
+        return lambda: found
 
 
 class ArrayInputs(HostInputs):
@@ -133,7 +137,7 @@ class ArrayInputs(HostInputs):
         self, coalitions: Coalitions | None, chunk: Chunk, selection: Selection
     ) -> NDArray[Any]:
         """Return masked rows; the rows themselves follow where the selection starts at pair 0."""
-        rows = chunk.content[selection.start : selection.stop]
+        rows = chunk.content[selection.rows]
         n_masked = len(rows) * (coalitions.n_inputs(selection.pairs) if coalitions else 0)
         n_inputs = n_masked + (len(rows) if selection.pairs[0] == 0 else 0)
         if len(self._buffer) < n_inputs:
@@ -227,9 +231,8 @@ class FrameInputs(HostInputs):
 
     def masked(self, coalitions: Coalitions | None, chunk: Chunk, selection: Selection) -> Any:
         """Return masked rows; the rows themselves follow where the selection starts at pair 0."""
-        n_background, n_rows = len(self._background), selection.stop - selection.start
-        own = np.arange(selection.start, selection.stop, dtype=np.int64) + n_background
-        own = np.repeat(own[:, None], self._n_players, axis=1)
+        n_background, n_rows = len(self._background), len(selection.rows)
+        own = np.repeat(selection.rows[:, None] + n_background, self._n_players, axis=1)
         n_masked = n_rows * (coalitions.n_inputs(selection.pairs) if coalitions else 0)
         n_plain = n_rows if selection.pairs[0] == 0 else 0
         chosen = np.empty((n_masked + n_plain, self._n_players), np.int64)

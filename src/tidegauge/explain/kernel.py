@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -27,6 +27,7 @@ from tidegauge.explain.estimator import (
     learn_noise,
     plan_budget,
 )
+from tidegauge.explain.evaluation import UNKNOWN, Evaluator, Failure, Fitted, Part, linked
 from tidegauge.explain.inputs import (
     ArrayInputs,
     Chunk,
@@ -37,14 +38,15 @@ from tidegauge.explain.inputs import (
     matrix_of,
 )
 from tidegauge.explain.models import as_function, extra
-from tidegauge.explain.operators import FloatArray, Noise, product, split_background
+from tidegauge.explain.operators import FloatArray, Noise, split_background
+from tidegauge.explain.players import players_of
 from tidegauge.explain.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
 LINKS = ("identity", "logit")
 HOST_BYTES, DEVICE_BYTES = 64 << 20, 256 << 20  # own memory, unless a parameter says otherwise
-TILE_BYTES = 1 << 20  # of the model's input that one call is handed: near the second cache
+TILE_BYTES = 2 << 20  # of the input of one call: few calls, and it stays in the cache
 STAGES = (16, 4, 1)  # with a target: the budget is tried at a sixteenth, a quarter and whole
 
 
@@ -76,79 +78,6 @@ class ModelError(RuntimeError):
         super().__init__(message)
         self.rows = rows
         self.partial = partial
-
-
-@dataclass(frozen=True, slots=True)
-class Player:
-    """Columns that are known or unknown together."""
-
-    name: str
-    columns: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """Values of the rows of one call of the model."""
-
-    values: FloatArray  # [rows, players, outputs]
-    errors: FloatArray
-    evaluations: NDArray[np.int64]
-    failed: NDArray[np.bool_]
-
-    def put(self, place: int, other: _Part) -> None:
-        """Put a better answer for one row in its place."""
-        self.values[place], self.errors[place] = other.values[0], other.errors[0]
-        self.evaluations[place] += other.evaluations[0]
-        self.failed[place] = other.failed[0]
-
-
-class _Failure(Exception):
-    def __init__(self, message: str, n_rows: int) -> None:
-        super().__init__(message)
-        self.n_rows = n_rows
-
-
-_UNKNOWN = object()
-
-
-@dataclass(slots=True)
-class _Fitted:
-    """The background, the model and what it gives for the background."""
-
-    model: Callable[[Any], Any]
-    inputs: ArrayInputs | FrameInputs | DeviceInputs
-    weights: FloatArray  # of the background's rows, in the order of the inputs
-    outputs: FloatArray = field(init=False)  # [background, outputs]
-    base: FloatArray = field(init=False)  # [outputs], on the scale of the link
-    n_axes: int | None = field(init=False, default=None)  # of outputs beside the rows
-    first: NDArray[np.uint64] = field(init=False)  # bits of the first background row
-    is_constant: NDArray[np.bool_] = field(init=False)  # columns that never differ from it
-    exact: object = field(init=False, default=_UNKNOWN)
-    watch: bool = field(init=False, default=True)  # whether the next call's input is compared
-
-    def ask(self, given: Any, n: int) -> Any:
-        """Call the model and check its answer: [n, outputs] of float64 or float32."""
-        before = self.inputs.copy(given) if self.watch else None
-        answer = self.inputs.view(self.model(given))
-        if self.watch and not self.inputs.same(given, before):
-            raise ValueError("the model changes its input; it should work on a copy")
-        self.watch = False
-        n_axes = len(answer.shape) - 1
-        width = self.outputs.shape[1:] if self.n_axes is not None else answer.shape[1:] or (1,)
-        if (
-            n_axes not in (0, 1)
-            or answer.shape[0] != n
-            or self.n_axes not in (None, n_axes)
-            or (n_axes == 1 and answer.shape[1:] != width)
-        ):
-            raise ValueError(
-                f"the model gave shape {answer.shape} for {n} rows; "
-                f"({n},) or ({n}, outputs) is wanted, the same each time"
-            )
-        if answer.dtype.kind not in "biuf":
-            raise TypeError(f"the model gave {answer.dtype}, numbers are wanted")
-        self.n_axes = n_axes
-        return self.inputs.numbers(answer)
 
 
 class KernelExplainer:
@@ -246,7 +175,7 @@ class KernelExplainer:
         self.model = as_function(model, self._device)
         self._object = model
         self._dtype = None if dtype is None else np.dtype(dtype)
-        self._fitted: _Fitted | None = None
+        self._fitted: Fitted | None = None
         self._noise: Noise | None = None
         self._estimators: dict[int | None, Estimator] = {}
 
@@ -346,10 +275,12 @@ class KernelExplainer:
         fitted = self._fit()
         chunks = fitted.inputs.chunks(rows)
         exact = self._exact_path()
-        parts: list[_Part] = []
+        parts: list[Part] = []
         if exact is None:
             budgets = self._stages(max_evaluations, standard_error)
             fitted.watch = True
+            block_bytes = (self.max_bytes or HOST_BYTES) // 64
+            evaluator = Evaluator(fitted, self.players, self.link, self._tile_rows(), block_bytes)
         total = sum(map(len, chunks))
         with progress_bar(total, progress) as advance:
             done = 0
@@ -359,16 +290,15 @@ class KernelExplainer:
                     advance(len(chunk))
                     continue
                 try:
-                    for part in self._explain(chunk, budgets, standard_error):
+                    for part in evaluator.explain(chunk, budgets, standard_error, advance):
                         parts.append(part)
                         done += len(part.values)
-                        advance(len(part.values))
-                except _Failure as failure:
-                    partial = self._joined(parts, exact, budgets, start) if parts else None
-                    first, last = done, done + failure.n_rows
+                except Failure as failure:
+                    partial = self._joined(parts, exact, budgets, start) if done else None
+                    rows = done, done + failure.n_rows
                     raise ModelError(
-                        f"rows [{first}, {last}): {failure}; {done} rows were finished",
-                        (first, last),
+                        f"rows [{rows[0]}, {rows[1]}): {failure}; {done} rows were finished",
+                        rows,
                         partial,
                     ) from failure.__cause__
         return self._joined(parts, exact, budgets if exact is None else [], start)
@@ -379,7 +309,7 @@ class KernelExplainer:
 
     # --- once ---------------------------------------------------------------------------------
 
-    def _fit(self) -> _Fitted:
+    def _fit(self) -> Fitted:
         """Ask the model about the background."""
         if self._fitted is not None:
             return self._fitted
@@ -400,7 +330,7 @@ class KernelExplainer:
             raise ValueError("dtype is for arrays; a table's columns keep their types")
         else:
             inputs = FrameInputs(frame, self.background.rows, order, self.columns, players)
-        fitted = _Fitted(self.model, inputs, self.background.weights[order])
+        fitted = Fitted(self.model, inputs, self.background.weights[order])
         try:
             given = inputs.background()
             outputs = inputs.fetch(fitted.ask(given, n))
@@ -414,7 +344,7 @@ class KernelExplainer:
             raise DataError(f"the model's output is not finite for {bad} of {n} background rows")
         base = (fitted.weights[:, None] * outputs).sum(axis=0)
         fitted.outputs = outputs
-        fitted.base = _linked(base, self.link)
+        fitted.base = linked(base, self.link)
         bits = inputs.background_bits()
         fitted.first, fitted.is_constant = bits[0], (bits == bits[0]).all(axis=0)
         self._fitted = fitted
@@ -426,7 +356,7 @@ class KernelExplainer:
             return None
         if isinstance(self._object, str | Path) or isinstance(fitted.inputs, FrameInputs):
             return None
-        if fitted.exact is _UNKNOWN:
+        if fitted.exact is UNKNOWN:
             matrix = matrix_of(self.background.rows, self.columns, np.dtype(np.float64))
             found = exact_paths.find_exact(self._object, self.background, matrix, fitted.base)
             grouped = any(len(player.columns) > 1 for player in self.players)
@@ -491,7 +421,7 @@ class KernelExplainer:
                 own = np.empty((1, n_outputs))
                 for first in range(0, n_pairs, step):
                     pairs = (first, min(first + step, n_pairs))
-                    selection = Selection(row, row + 1, pairs, np.zeros(1, np.int32), labels)
+                    selection = Selection(np.array([row]), pairs, np.zeros(1, np.int32), labels)
                     given = fitted.inputs.masked(coalitions, chunk, selection)
                     n_masked = coalitions.n_inputs(pairs)
                     answers = fitted.inputs.fetch(fitted.ask(given, n_masked + (first == 0)))
@@ -505,9 +435,8 @@ class KernelExplainer:
 
         return learn_noise(design, differences(), fitted.weights, self.seed)
 
-    # --- rows ---------------------------------------------------------------------------------
-
     def _tile_rows(self) -> int:
+        """Rows that one call of the model is handed."""
         inputs = self._fit().inputs
         if isinstance(inputs, DeviceInputs):
             room = (self.max_bytes or DEVICE_BYTES) // 2
@@ -515,122 +444,16 @@ class KernelExplainer:
             room = min(TILE_BYTES, (self.max_bytes or HOST_BYTES) // 16)
         return max(256, room // max(inputs.row_bytes, 1))
 
-    def _explain(
-        self, chunk: Chunk, stages: list[Estimator], target: float | None
-    ) -> Iterator[_Part]:
-        """Explain rows in order, a tile at a time."""
-        step = min(self._rows_a_call(stage) for stage in stages)
-        for start in range(0, len(chunk), step):
-            at = np.arange(start, min(start + step, len(chunk)))
-            part = self._evaluate(chunk, at, stages[0])
-            for stage in stages[1:]:
-                again = np.flatnonzero((part.errors > cast("float", target)).any(axis=(1, 2)))
-                for place in again:
-                    part.put(int(place), self._evaluate(chunk, at[[place]], stage))
-            yield part
+    # --- rows ---------------------------------------------------------------------------------
 
-    def _rows_a_call(self, estimator: Estimator) -> int:
-        n_pairs = estimator.n_pairs
-        inputs = estimator.coalitions.n_inputs((0, n_pairs)) if estimator.coalitions else 0
-        alone = inputs >= self._fit().inputs.alone
-        return 1 if alone else max(1, self._tile_rows() // (inputs + 1))
-
-    def _evaluate(self, chunk: Chunk, at: NDArray[np.int64], estimator: Estimator) -> _Part:
-        fitted = self._fit()
-        n, n_pairs, n_outputs = len(at), estimator.n_pairs, fitted.outputs.shape[1]
-        coalitions = estimator.coalitions
-        keys = chunk.keys[at]
-        designs, labels = estimator.designs_of(keys), estimator.labels_of(keys)
-        found = coalitions.differences(n, n_outputs) if coalitions else None
-        step = max(n_pairs, 1)
-        evaluations = 1
-        if coalitions:
-            evaluations += coalitions.n_inputs((0, n_pairs))
-            if n == 1:
-                biggest = int(np.diff(estimator.split.starts).max())
-                step = max(1, self._tile_rows() // (2 * biggest))
-        try:
-            for first in range(0, max(n_pairs, 1), step):
-                pairs = (first, min(first + step, n_pairs))
-                selection = Selection(int(at[0]), int(at[-1]) + 1, pairs, designs, labels)
-                given = fitted.inputs.masked(coalitions, chunk, selection)
-                n_masked = n * coalitions.n_inputs(pairs) if coalitions else 0
-                answers = fitted.ask(given, n_masked + (n if first == 0 else 0))
-                if coalitions:
-                    coalitions.reduce(pairs, answers, self.link, found)
-                if first == 0:
-                    own, n_before = answers, n_masked
-            operators = [estimator.operator(design) for design in range(estimator.n_designs)]
-            last = np.stack([operator.weights[-1] for operator in operators])[designs]
-            every = np.zeros((n, n_outputs, last.shape[1]))
-            if coalitions:
-                weights = [operator.weights[:-1] for operator in operators]
-                every = coalitions.multiply(found, weights, designs)
-            own = fitted.inputs.fetch(own, n_before)
-        except Exception as error:  # of the model, which a device may tell late
-            raise _Failure(str(error), n) from error
-        deltas = _linked(own, self.link) - fitted.base
-        every += deltas[:, :, None] * last[:, None]
-        failed = ~np.isfinite(every).all(axis=(1, 2))
-        values, errors = self._values(chunk, at, estimator, every, found)
-        values[failed], errors[failed] = np.nan, np.nan
-        return _Part(values, errors, np.full(n, evaluations), np.asarray(failed))
-
-    def _values(
-        self,
-        chunk: Chunk,
-        at: NDArray[np.int64],
-        estimator: Estimator,
-        products: FloatArray,
-        differences: Any,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Values and errors, [rows, players, outputs], from each row's products with its operator.
-
-        products[rows, outputs, players + probes]; differences are those of its pairs.
-        """
-        fitted, n_players = self._fit(), len(self.players)
-        keys = chunk.keys[at]
-        designs, labels = estimator.designs_of(keys), estimator.labels_of(keys)
-        n, n_outputs, _ = products.shape
-        same = (chunk.bits[at] == fitted.first) & fitted.is_constant
-        null = np.column_stack(
-            [same[:, list(player.columns)].all(axis=1) for player in self.players]
-            or [np.zeros((n, 0), bool)]
-        )
-        values, errors = np.empty((n, n_outputs, n_players)), np.empty((n, n_outputs, n_players))
-        for design in np.unique(designs):
-            rows = np.flatnonzero(designs == design)
-            operator = estimator.operator(int(design))
-            every = products[rows] + estimator.constants(int(design))
-            phi = np.ascontiguousarray(every[:, :, :n_players])
-            if operator.residual_weights is not None and estimator.coalitions is not None:
-                flat = estimator.coalitions.fetch(differences)[rows].reshape(-1, estimator.n_pairs)
-                fit = product(phi.reshape(-1, n_players), operator.signs.T / 2)
-                square = product((flat - fit) ** 2, operator.residual_weights).reshape(phi.shape)
-            else:
-                amplitude = estimator.amplitude(every[:, :, n_players:])
-                square = amplitude[:, :, None] * operator.variance
-            own_null = np.empty((len(rows), n_players), bool)
-            np.put_along_axis(own_null, labels[rows], null[rows], axis=1)
-            for row in np.flatnonzero(own_null.any(axis=1)):
-                nulls = own_null[row]
-                projection, kept = estimator.without(int(design), nulls)
-                phi[row] -= product(np.ascontiguousarray(phi[row][:, nulls]), projection)
-                phi[row][:, nulls] = 0
-                square[row] *= kept
-            spot = labels[rows][:, None, :]
-            values[rows] = np.take_along_axis(phi, spot, axis=2)
-            errors[rows] = np.sqrt(np.take_along_axis(square, spot, axis=2))
-        return values.swapaxes(1, 2), errors.swapaxes(1, 2)
-
-    def _explain_exactly(self, path: exact_paths.ExactPath, chunk: Chunk) -> _Part:
+    def _explain_exactly(self, path: exact_paths.ExactPath, chunk: Chunk) -> Part:
         by_column = path.explain(np.asarray(chunk.content, dtype=np.float64))
         values = np.stack(
             [by_column[:, list(player.columns)].sum(axis=1) for player in self.players], axis=1
         )
         failed = ~np.isfinite(values).all(axis=(1, 2))
         values[failed] = np.nan
-        return _Part(
+        return Part(
             values, np.where(np.isnan(values), np.nan, 0.0), np.zeros(len(chunk), np.int64), failed
         )
 
@@ -638,7 +461,7 @@ class KernelExplainer:
 
     def _joined(
         self,
-        parts: list[_Part],
+        parts: list[Part],
         exact: exact_paths.ExactPath | None,
         stages: list[Estimator],
         start: float,
@@ -682,44 +505,6 @@ class KernelExplainer:
 def _allowed(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} {value!r} is unknown; allowed: {', '.join(map(repr, allowed))}")
-
-
-def _linked(mean: FloatArray, link: str) -> FloatArray:
-    if link == "identity":
-        return mean
-    p = np.clip(mean, 1e-12, 1 - 1e-12)
-    return np.log(p / (1 - p))
-
-
-def players_of(
-    columns: tuple[str, ...], groups: Mapping[str, Sequence[str]] | None
-) -> tuple[Player, ...]:
-    """Put groups where their first column stands; every other column is a player of its own.
-
-    >>> [player.columns for player in players_of(("a", "b", "c"), {"pair": ["a", "c"]})]
-    [(0, 2), (1,)]
-    """
-    owner: dict[str, str] = {}
-    for name, members in (groups or {}).items():
-        if isinstance(members, str) or not members:
-            raise ValueError(f"group {name!r}: a list of column names is wanted, got {members!r}")
-        for member in map(str, members):
-            if member not in columns:
-                raise ValueError(
-                    f"group {name!r}: column {member!r} is unknown; there are {', '.join(columns)}"
-                )
-            if member in owner:
-                raise ValueError(f"column {member!r} is in group {owner[member]!r} and {name!r}")
-            owner[member] = name
-    places: dict[str, list[int]] = {}
-    for place, column in enumerate(columns):
-        places.setdefault(owner.get(column, column), []).append(place)
-    for name, held in places.items():
-        if name in columns and name in (groups or {}) and owner.get(name) != name:
-            raise ValueError(
-                f"group {name!r} has the name of column {columns[held[0]]!r} outside it"
-            )
-    return tuple(Player(name, tuple(held)) for name, held in places.items())
 
 
 def _most_pairs(max_bytes: int, n_players: int) -> int:
