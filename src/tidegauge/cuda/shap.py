@@ -88,15 +88,14 @@ class DeviceCoalitions:
     """Designs of pairs on a device; the same functions, arguments and bits as the core's.
 
     masks[designs, pairs, words]; background rows starts[g] to starts[g + 1] belong to group g, each
-    with its weight in its group. Rows, background and inputs are addresses of bits.
+    with its weight in its group. Rows and inputs are addresses of bits.
     """
 
     place: Workplace
-    n_columns: int
-    word_bytes: int
     masks: NDArray[np.uint64]
     starts: NDArray[np.int64]
     weights: FloatArray
+    background: NDArray[Any]
     _host: Coalitions = field(init=False)
     _lists: tuple[Memory, ...] = field(init=False)
     _matrices: Memory | None = field(init=False, default=None)
@@ -104,7 +103,7 @@ class DeviceCoalitions:
     def __post_init__(self) -> None:
         """Bring the lists to the device."""
         self._host = Coalitions(self.masks, self.starts.tolist())
-        lists = self.masks, self.starts, self.weights
+        lists = self.masks, self.starts, self.weights, self.background
         self._lists = tuple(upload(self.place.device, values) for values in lists)
 
     def n_inputs(self, pairs: tuple[int, int]) -> int:
@@ -115,20 +114,19 @@ class DeviceCoalitions:
         self,
         pairs: tuple[int, int],
         rows: int,
-        background: int,
         masked: int,
         *,
         designs: NDArray[np.int32],
         labels: NDArray[np.int32],
     ) -> None:
         """Write the masked rows of these pairs."""
-        masks, starts, _ = self._lists
+        masks, starts, _, background = self._lists
         n_rows, (_, n_pairs, n_words) = len(designs), self.masks.shape
-        arguments = [rows, background, masks.address, starts.address]
+        arguments = [rows, background.address, masks.address, starts.address]
         arguments += [self.place.send(designs), self.place.send(labels)]
         arguments += [
             n_rows,
-            self.n_columns,
+            self.background.shape[1],
             n_pairs,
             n_words,
             len(self.starts) - 1,
@@ -136,7 +134,9 @@ class DeviceCoalitions:
             masked,
         ]
         n_threads = 32 * n_rows * (pairs[1] - pairs[0])
-        self.place.run("fill_masked", f"-DWORD={WORDS[self.word_bytes]}", n_threads, arguments)
+        self.place.run(
+            "fill_masked", f"-DWORD={WORDS[self.background.itemsize]}", n_threads, arguments
+        )
 
     def differences(self, n_rows: int, n_outputs: int) -> DeviceDifferences:
         """Room for the differences of all pairs of some rows."""
@@ -156,7 +156,7 @@ class DeviceCoalitions:
         self, pairs: tuple[int, int], answers: DeviceView, link: str, differences: DeviceDifferences
     ) -> None:
         """Half the differences of the linked means of these pairs, from the model's answers."""
-        _, starts, weights = self._lists
+        _, starts, weights, _ = self._lists
         n_rows, n_outputs, n_pairs = differences.shape
         self.place.keep(answers)
         arguments = [answers.address, starts.address, weights.address, n_rows, n_outputs, n_pairs]

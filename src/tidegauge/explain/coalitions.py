@@ -30,7 +30,6 @@ class Coalitions(Protocol):
         self,
         pairs: Pairs,
         rows: Any,
-        background: Any,
         masked: Any,
         *,
         designs: NDArray[np.int32],
@@ -63,12 +62,15 @@ class HostCoalitions:
     core: _core.Coalitions
     n_pairs: int
     weights: FloatArray  # of each background row in its group
+    background: NDArray[Any]  # its rows as bits, group by group
 
     @classmethod
-    def of(cls, masks: NDArray[np.uint64], split: Split) -> HostCoalitions:
+    def of(
+        cls, masks: NDArray[np.uint64], split: Split, background: NDArray[Any]
+    ) -> HostCoalitions:
         """Return pairs from their masks[designs, pairs, words]."""
         core = _core.Coalitions(masks, split.starts.tolist())
-        return cls(core, masks.shape[1], split.weights)
+        return cls(core, masks.shape[1], split.weights, background)
 
     def n_inputs(self, pairs: Pairs) -> int:
         """Rows of the model's input that these pairs of one row take."""
@@ -78,14 +80,13 @@ class HostCoalitions:
         self,
         pairs: Pairs,
         rows: NDArray[Any],
-        background: NDArray[Any],
         masked: NDArray[Any],
         *,
         designs: NDArray[np.int32],
         labels: NDArray[np.int32],
     ) -> None:
         """Write the masked rows of these pairs, values taken as bits."""
-        self.core.fill(pairs, rows, background, designs, labels, masked)
+        self.core.fill(pairs, rows, self.background, designs, labels, masked)
 
     def differences(self, n_rows: int, n_outputs: int) -> FloatArray:
         """Room for the differences of all pairs of some rows."""

@@ -98,15 +98,16 @@ class DeviceInputs:
         self._buffer: Memory = self._place.allocate(1)
         self._n_buffer = 0  # rows that the buffer has room for
 
-    def coalitions(self, masks: NDArray[np.uint64], split: Split) -> Coalitions:
-        """Return pairs that mask such inputs."""
+    def coalitions(
+        self, masks: NDArray[np.uint64], split: Split, order: NDArray[np.int64]
+    ) -> Coalitions:
+        """Return pairs that mask such inputs, with the background in this order."""
         return DeviceCoalitions(
             self._place,
-            len(self.columns),
-            self._host.dtype.itemsize,
             masks,
             split.starts,
             split.weights,
+            self._host.background()[order],
         )
 
     def background(self) -> Any:
@@ -152,7 +153,6 @@ class DeviceInputs:
             coalitions.fill(
                 selection.pairs,
                 self._place.send(rows),
-                self._background.address,
                 self._buffer.address,
                 designs=selection.designs,
                 labels=self._host.labels_of_columns(selection.labels),
@@ -195,5 +195,5 @@ class DeviceInputs:
         return found.astype(np.float64)
 
     def fetch_later(self, answers: DeviceView, first: int) -> Callable[[], NDArray[np.float64]]:
-        """Return how to fetch them once they are wanted, so that the device need not be waited for."""
+        """Return how to fetch them once they are wanted; the device need not be waited for."""
         return lambda: self.fetch(answers, first)

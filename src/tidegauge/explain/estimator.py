@@ -20,6 +20,8 @@ from tidegauge.explain.operators import (
     Noise,
     Operator,
     Split,
+    balance_gain,
+    balance_groups,
     enumeration_operator,
     interaction_operator,
     interaction_ratios,
@@ -32,10 +34,12 @@ from tidegauge.explain.operators import (
 
 Method = Literal["sinh", "wls", "enumeration"]
 N_DESIGNS = 4  # drawn apart; a row's values choose, so that errors of many rows average out
-ENOUGH_PAIRS = 1_300  # from here more rows of the background do more than more pairs
+ENOUGH_PAIRS = 900  # from here more rows of the background do as much as more pairs;
+ENOUGH_A_PLAYER = 20  # with many players from here
 MANY_PAIRS = 1_000  # with so many, each meets the whole background
 ENUMERATED_PLAYERS = 11  # up to here every coalition is evaluated unless a budget is given
 CALIBRATION_ROWS, CALIBRATION_PAIRS = 8, 256
+BALANCED_ROWS = 512  # of the background; larger ones are split at random
 CALIBRATION_STREAM, SHUFFLE_STREAM, PROBE_STREAM = 1 << 8, 1 << 62, 1 << 63
 
 
@@ -77,7 +81,7 @@ def plan_budget(
         When the evaluations are too few to tell the players apart; it names the number needed.
 
     >>> plan_budget(20, 100, 16_384, whole=False)
-    Budget(method='sinh', n_pairs=1170, n_groups=15)
+    Budget(method='sinh', n_pairs=819, n_groups=10)
     """
     every = n_all_pairs(n_players)
     if evaluations is None:
@@ -94,7 +98,8 @@ def plan_budget(
             f"{evaluations:,} evaluations a row are too few for {n_players} players and "
             f"{n_background} background rows; at least {needed:,} are needed"
         )
-    members = max(smallest, -(-evaluations // (2 * min(ENOUGH_PAIRS, most_pairs))))
+    enough = min(max(ENOUGH_PAIRS, ENOUGH_A_PLAYER * n_players), most_pairs)
+    members = max(smallest, -(-evaluations // (2 * enough)))
     if evaluations // (2 * n_background) >= MANY_PAIRS:
         members = n_background
     members = min(max(members, evaluations // (2 * every)), n_background)
@@ -116,7 +121,8 @@ class Estimator:
     background_weights: FloatArray
     noise: Noise
     seed: int
-    make_coalitions: Callable[[NDArray[np.uint64], Split], Coalitions]
+    make_coalitions: Callable[[NDArray[np.uint64], Split, NDArray[np.int64]], Coalitions]
+    order: NDArray[np.int64] = field(init=False)  # of the background's rows, group by group
     split: Split = field(init=False)
     coalitions: Coalitions | None = field(init=False, default=None)
     n_designs: int = field(init=False, default=1)
@@ -129,7 +135,7 @@ class Estimator:
 
     def __post_init__(self) -> None:
         """Draw the designs."""
-        self.split = split_background(self.background_weights, self.budget.n_groups)
+        self._split()
         self._designs = []
         if self.budget.n_pairs == 0:
             return
@@ -139,7 +145,23 @@ class Estimator:
             for stream in range(self.n_designs)
         ]
         masks = np.stack([masks for masks, _, _ in self._designs])
-        self.coalitions = self.make_coalitions(masks, self.split)
+        self.coalitions = self.make_coalitions(masks, self.split, self.order)
+
+    def _split(self) -> None:
+        """Split the background into groups that resemble each other."""
+        weights, n_groups = self.background_weights, self.budget.n_groups
+        self.order = np.arange(len(weights))
+        kinship = self.noise.kinship
+        if n_groups > 1 and kinship is not None:
+            sizes = np.diff(split_background(weights, n_groups).starts)
+            self.order = balance_groups(kinship.sum(axis=0), sizes)
+            left = balance_gain(kinship, sizes)
+            self.noise = replace(
+                self.noise,
+                pair_variance=self.noise.pair_variance * left,
+                offsets=self.noise.offsets[:, self.order],
+            )
+        self.split = split_background(weights[self.order], n_groups)
 
     @property
     def method(self) -> Method:
@@ -274,16 +296,23 @@ def learn_noise(
     n_pairs, n_players = design.signs.shape
     first_pass = regression_operator(design.signs, design.weights, design.shares).weights
     half = np.ascontiguousarray(design.signs.T) / 2
-    means, gaps, pair_variances = [], [], []
+    means: list[FloatArray] = []
+    gaps, pair_variances = [], []
+    n_background = len(weights)
+    n_kin = n_background if n_background <= BALANCED_ROWS else 0
+    kinship = np.zeros((2, n_kin, n_kin))
     for differences, deltas in rows:
         every = np.concatenate([differences, deltas[:, :, None]], axis=2)
         mean = (weights[:, None] * every).sum(axis=1)
         value = product(mean, first_pass)
         gap = np.stack([product(one, first_pass) for one in every]) - value[:, None]
-        square = [
-            (weights * ((own - middle - product(moved, half)) ** 2).sum(axis=1)).sum()
-            for own, middle, moved in zip(differences, mean[:, :-1], gap, strict=True)
-        ]
+        square = []
+        for own, middle, moved in zip(differences, mean[:, :-1], gap, strict=True):
+            left = own - middle - product(moved, half)
+            square.append((weights * (left**2).sum(axis=1)).sum())
+            if n_kin:
+                left *= weights[:, None]
+                kinship[len(means) % 2] += product(left, np.ascontiguousarray(left.T))
         means.append(mean)
         gaps.append(gap)
         pair_variances.append(np.array(square) / max(n_pairs + 1 - n_players, 1))
@@ -295,6 +324,11 @@ def learn_noise(
     scales = np.sqrt((values**2).mean(axis=0))
     scales = scales / scales.mean() if scales.any() else np.ones(n_players)
     scales = np.clip(scales, SMALLEST_SCALE, LARGEST_SCALE)
+
+    if n_kin:
+        for row, apart in enumerate(gap - offsets):
+            for own in weights[:, None] * apart:
+                kinship[row % 2] += n_pairs / 4 * product(own, np.ascontiguousarray(own.T))
 
     unbiased = 1 / max(1 - np.sum(weights**2), 1e-3)
     pair_variance = np.mean(pair_variances, axis=0).sum() * unbiased
@@ -310,6 +344,9 @@ def learn_noise(
         offsets,
         misfit,
         amplitudes.mean(axis=0),
+        kinship
+        if len(means) > 1 and len(kinship) and kinship.sum(axis=0).trace() > floor
+        else None,
     )
 
 

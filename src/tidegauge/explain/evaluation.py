@@ -190,7 +190,7 @@ class Evaluator:
         step = max(n_pairs, 1)
         if coalitions and n == 1:
             biggest = int(np.diff(estimator.split.starts).max())
-            step = max(1, self.tile_rows // (2 * biggest))
+            step = max(1, (self.tile_rows - 1) // (2 * biggest))
         own: Callable[[], FloatArray]
         for first in range(0, max(n_pairs, 1), step):
             pairs = (first, min(first + step, n_pairs))

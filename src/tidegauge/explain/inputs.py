@@ -49,10 +49,6 @@ class HostInputs:
         1_000  # evaluations from which a row has calls of its own: no neighbour touches its bits
     )
 
-    def coalitions(self, masks: NDArray[np.uint64], split: Split) -> Coalitions:
-        """Return pairs that mask such inputs."""
-        return HostCoalitions.of(masks, split)
-
     def view(self, answer: Any) -> NDArray[Any]:
         """Return the model's answer as an array."""
         return np.asarray(answer)
@@ -102,6 +98,12 @@ class ArrayInputs(HostInputs):
         """Return the background as rows that can be masked."""
         return self._chunk(self._background)
 
+    def coalitions(
+        self, masks: NDArray[np.uint64], split: Split, order: NDArray[np.int64]
+    ) -> Coalitions:
+        """Return pairs that mask such inputs, with the background in this order."""
+        return HostCoalitions.of(masks, split, self._background[order].view(self._word))
+
     def copy(self, given: Any) -> Any:
         """Keep what the model is handed."""
         return given.copy()
@@ -147,7 +149,6 @@ class ArrayInputs(HostInputs):
             coalitions.fill(
                 selection.pairs,
                 rows.view(self._word),
-                self._background.view(self._word),
                 buffer[:n_masked].view(self._word),
                 designs=selection.designs,
                 labels=self.labels_of_columns(selection.labels),
@@ -189,6 +190,13 @@ class FrameInputs(HostInputs):
     def background_chunk(self) -> Chunk:
         """Return the background as rows that can be masked."""
         return self._chunk(self._background)
+
+    def coalitions(
+        self, masks: NDArray[np.uint64], split: Split, order: NDArray[np.int64]
+    ) -> Coalitions:
+        """Return pairs that mask row numbers, with the background in this order."""
+        others = np.repeat(order[:, None], self._n_players, axis=1)
+        return HostCoalitions.of(masks, split, others.view(np.uint64))
 
     def copy(self, given: Any) -> Any:
         """Keep what the model is handed; only pandas can be changed."""
@@ -237,11 +245,9 @@ class FrameInputs(HostInputs):
         n_plain = n_rows if selection.pairs[0] == 0 else 0
         chosen = np.empty((n_masked + n_plain, self._n_players), np.int64)
         if coalitions:
-            others = np.repeat(np.arange(n_background)[:, None], self._n_players, axis=1)
             coalitions.fill(
                 selection.pairs,
                 own.view(np.uint64),
-                others.view(np.uint64),
                 chosen[:n_masked].view(np.uint64),
                 designs=selection.designs,
                 labels=selection.labels,

@@ -410,7 +410,7 @@ class KernelExplainer:
         design = CalibrationDesign.draw(n_players, self.seed)
         n = len(fitted.weights)
         whole = split_background(fitted.weights, 1)
-        coalitions = fitted.inputs.coalitions(design.masks[None], whole)
+        coalitions = fitted.inputs.coalitions(design.masks[None], whole, np.arange(n))
         step = max(1, self._tile_rows() // (2 * n))
         n_pairs, n_outputs = len(design.signs), fitted.outputs.shape[1]
         labels = np.arange(n_players, dtype=np.int32)[None]

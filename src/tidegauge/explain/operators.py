@@ -22,6 +22,7 @@ FloatArray = NDArray[np.float64]
 N_PROBES = (
     32  # contrasts that measure a row's amplitude; its error bar is good to 1 in sqrt(2 N_PROBES)
 )
+MOST_ROUNDS = 8  # of exchanges between groups
 BLOCK = 256  # rows of the system to which the groups' effects are added at once
 TYPICAL_WEIGHT = 4  # contrasts that the amplitude of other rows counts for
 LARGEST_RATIO = 0.9
@@ -75,6 +76,7 @@ class Noise:
     offsets: FloatArray  # [outputs, background, players] mean main effects of each background row
     misfit: float = 1.0  # of errors to what the prior expects of them
     amplitudes: FloatArray | None = None  # [outputs] variance of the interactions, over rows
+    kinship: FloatArray | None = None  # [2, background, background] how pairs err together, by half
 
     @classmethod
     def unknown(cls, n_players: int) -> Noise:
@@ -105,6 +107,62 @@ def split_background(weights: FloatArray, n_groups: int) -> Split:
     own = weights / np.repeat(shares, sizes)
     square = np.add.reduceat((own - weights) ** 2 - weights**2, starts[:-1])
     return Split(starts, shares, square + np.sum(weights**2), own)
+
+
+def balance_groups(kinship: FloatArray, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Order rows so that groups of these sizes resemble the whole: their errors cancel inside each.
+
+    kinship[rows, rows] are products of the rows' errors, which add up to nothing over all rows.
+    Rows change places in pairs as long as that makes the sum of squared errors of the groups
+    smaller.
+
+    >>> balance_groups(np.outer([1, 1, -1, -1], [1, 1, -1, -1]) * 1.0, np.array([2, 2])).tolist()
+    [1, 2, 0, 3]
+    """
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    weights = 1.0 / sizes**2
+    own = np.einsum("ii->i", kinship)
+    sums = np.stack([kinship[owner == group].sum(axis=0) for group in range(len(sizes))])
+    rows = np.arange(len(owner))
+    for _ in range(MOST_ROUNDS):
+        moved = False
+        for row in rows:
+            here, apart = owner[row], own[row] + own - 2 * kinship[row]
+            there = weights[owner] * (2 * (sums[owner, row] - sums[owner, rows]) + apart)
+            gain = there + weights[here] * (2 * (sums[here] - sums[here, row]) + apart)
+            gain[owner == here] = 0
+            other = int(np.argmin(gain))
+            if gain[other] < -1e-12 * own.sum():
+                change = kinship[other] - kinship[row]
+                sums[here] += change
+                sums[owner[other]] -= change
+                owner[row], owner[other] = owner[other], here
+                moved = True
+        if not moved:
+            break
+    return np.argsort(owner, kind="stable")
+
+
+def balance_gain(kinship: FloatArray, sizes: NDArray[np.int64]) -> float:
+    """Variance of balanced groups over that of random ones, from one half's groups on the other.
+
+    kinship[2, rows, rows]
+
+    >>> halves = np.stack([np.outer([1, 1, -1, -1], [1, 1, -1, -1]) * 1.0] * 2)
+    >>> balance_gain(halves, np.array([2, 2]))
+    0.0
+    """
+    n = len(kinship[0])
+    starts = np.append(0, np.cumsum(sizes)[:-1])
+    found = expected = 0.0
+    for learnt, tried in (kinship, kinship[::-1]):
+        order = balance_groups(learnt, sizes)
+        inside = np.add.reduceat(tried[order][:, order], starts, axis=0)
+        inside = np.add.reduceat(inside, starts, axis=1)
+        found += float((np.einsum("ii->i", inside) / sizes**2).sum())
+        mean = np.einsum("ii->", tried) / n
+        expected += float((mean * (n - sizes) / (sizes * max(n - 1, 1))).sum())
+    return min(max(found / expected, 0.0), 1.0) if expected > 0 else 1.0
 
 
 def enumeration_operator(signs: FloatArray) -> Operator:
