@@ -294,6 +294,28 @@ class Flight:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that Parquet files are moved into.
+
+    >>> Folder(Path("incoming"), "flights").predictions
+    'predictions*.parquet'
+    """
+
+    path: Path
+    model: str
+    predictions: str = "predictions*.parquet"  # names of the files that hold them
+    outcomes: str = "outcomes*.parquet"
+    every: str = "10s"  # it is looked into
+    version: str = ""  # of the model, for files that name none
+
+    def __post_init__(self) -> None:
+        seconds_of(self.every)
+        for pattern in (self.predictions, self.outcomes):
+            if not pattern or pattern.startswith("/") or ".." in pattern.split("/"):
+                raise ConfigError(f"{pattern!r} is no pattern of names within the folder")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     r"""All of it.
 
@@ -312,6 +334,7 @@ class Config:
     http: Http | None = None
     events: Events = field(default_factory=Events)
     flight: Flight | None = None
+    folders: Mapping[str, Folder] = field(default_factory=dict)
 
 
 _TABLES = {
@@ -324,7 +347,7 @@ _TABLES = {
     "events": Events,
     "flight": Flight,
 }
-_NAMED = {"models": ModelConfig}  # one table for each name
+_NAMED = {"models": ModelConfig, "folders": Folder}  # one table for each name
 
 
 def config_of(text: str, directory: Path = Path()) -> Config:

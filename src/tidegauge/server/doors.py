@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Protocol
 
-from tidegauge.server.config import Config, ConfigError
+from tidegauge.server.config import Config, ConfigError, Folder
 from tidegauge.server.desk import Desk
 from tidegauge.server.security import Gate
 
@@ -40,6 +41,8 @@ def open_doors(desk: Desk, gate: Gate, config: Config) -> dict[str, Door]:
             add("flight", lambda: _flight(desk, gate, config))
         if config.http is not None:
             add("http", lambda: _http(desk, gate, config))
+        for name, folder in config.folders.items():
+            add(f"folders.{name}", partial(_folder, desk, name, folder))
         opened.pop_all()
     return doors
 
@@ -54,6 +57,16 @@ def _flight(desk: Desk, gate: Gate, config: Config) -> Door:
     from tidegauge.server.flight import FlightDoor
 
     return FlightDoor(desk, gate, config)
+
+
+def _folder(desk: Desk, name: str, folder: Folder) -> Door:
+    from tidegauge.server.folder import FolderDoor
+
+    if not folder.path.is_dir():
+        raise ConfigError(f"[folders.{name}] {folder.path} is no folder")
+    if folder.model not in desk.models:
+        raise ConfigError(f"[folders.{name}] there is no model {folder.model!r}")
+    return FolderDoor(desk, name, folder)
 
 
 @contextmanager
