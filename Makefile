@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift bench-join bench-serve bench-shap fuzz gate protos sanitize tsan clean
+.PHONY: demo test lint bench bench-drift bench-join bench-judgement bench-serve bench-shap fuzz gate protos sanitize tsan clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ bench: $(VENV)/benched
 # One table of what counting costs, next to peers and to a plain read; peers with pins get an environment each.
 bench-drift: $(VENV)/benched
 	$(BIN)/python benchmarks/bench_drift.py
+
+# How far what passes for judgement can be trusted, on real data.
+bench-judgement: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_alerts.py
 
 # Instructions a value on the hot paths, held against benchmarks/baseline.json.
 gate: $(VENV)/tested
