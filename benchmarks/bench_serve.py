@@ -370,6 +370,8 @@ def bench_client(options: argparse.Namespace, folder: Path) -> None:
             with tg.Client(
                 f"localhost:{served.port}", model="job", on_full="block", block_timeout=None
             ) as client:
+                client.log(batch(1, ids.take(1)))
+                client.flush()
                 client.observe(lambda request, seconds, note=latencies: note.append(seconds))
                 began, cpu, own = time.perf_counter(), served.cpu, time.process_time()
                 end = began + options.seconds

@@ -216,7 +216,7 @@ def test_tables_are_cut_and_arrive(door, monkeypatch):
 def test_large_rows_go_in_smaller_requests(door):
     with Client(door.target, model="m") as client:
         for i in range(40):
-            client.log({"id": i, "text": "x" * 100_000})
+            client.log({"id": i, "text": "x" * 100_000} if i % 2 else {"id": i})
         assert client.flush(SOON)
     sizes = [request.ByteSize() for request in door.requests("predictions")]
     assert len(sizes) > 1
@@ -479,8 +479,8 @@ def test_a_spill_keeps_what_memory_cannot(impatient, tmp_path):
         for i in range(5_000):
             assert client.log({"id": i, "text": "x" * 100})
             client.label({"id": 1, "late": i})
-            if i % 200 == 0:
-                client.flush(0.01)  # so that the thread gets its turn
+            while client.stats().bytes > 300_000:  # until the thread has had its turn
+                threading.Event().wait(0.001)
         client.flush(0.1)
         assert client.stats().bytes <= 400_000
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 300_000
@@ -645,6 +645,25 @@ def test_an_error_that_nobody_knows_does_not_end_the_thread(door, monkeypatch, c
         assert client.flush(SOON)
         assert client.stats().delivered == 1
     assert "goes on" in caplog.text
+
+
+def test_rows_that_an_unknown_error_meets_are_counted(door, monkeypatch, caplog):
+    client = Client(door.target, model="m", batch_rows=10)
+    whole = sender_module.Cutter.cut
+
+    def fail_for_labels(self, lane, batch, born):
+        if lane == "outcomes":
+            raise RuntimeError("nobody knows")
+        return whole(self, lane, batch, born)
+
+    monkeypatch.setattr(sender_module.Cutter, "cut", fail_for_labels)
+    for i in range(25):
+        client.log({"id": i})
+        client.label({"id": i, "late": 2**80 if i == 3 else i})
+    assert client.close(SOON)
+    stats = client.stats()
+    assert (stats.delivered, stats.refused, stats.balanced) == (25, 25, True)
+    assert "nobody knows" in caplog.text
 
 
 # --- watching a function -----------------------------------------------------------------------

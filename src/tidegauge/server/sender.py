@@ -13,6 +13,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -23,7 +24,7 @@ from tidegauge.server.packing import pack_rows
 from tidegauge.server.row import Row
 from tidegauge.server.spill import Spill
 from tidegauge.server.transport import REQUESTS, Address, Failed, Kept, Transport, tail, verdict
-from tidegauge.server.waiting import LANES, Cause, Lane, Request, Waiting
+from tidegauge.server.waiting import LANES, Cause, Lane, Pile, Request, Waiting
 from tidegauge.v1 import batch_pb2
 
 logger = logging.getLogger("tidegauge.client")
@@ -51,6 +52,13 @@ class Cutter:
         return Request(lane, request.request_id, request.SerializeToString(), batch.row_count, born)
 
 
+def halves(batch: batch_pb2.ColumnBatch) -> list[batch_pb2.ColumnBatch]:
+    """The first and the second half of the rows of a batch."""
+    rows = unpack(batch)
+    middle = rows.num_rows // 2
+    return [pack(rows.slice(0, middle)), pack(rows.slice(middle))]
+
+
 class Sender:
     """Sends what waits, in a thread of its own while it is started."""
 
@@ -71,7 +79,9 @@ class Sender:
         self._in_flight: dict[str, tuple[Request, Any]] = {}
         self._outstanding: dict[int, int] = {}  # requests by number, the smallest number first
         self._number = 0
-        self._asked = 0  # flushes for which everything has been cut
+        self._piles: deque[Pile] = deque()  # taken, to be packed
+        self._asked = 0  # flushes for which everything has been taken,
+        self._marked = 0  # and cut
         self._marks: deque[tuple[int, int]] = deque()  # a flush, and the last number it waits for
         self._failures = 0  # rounds in which the server took nothing
         self._failed_at = 0.0
@@ -112,7 +122,9 @@ class Sender:
 
     def _step(self) -> None:
         now = monotonic()
-        self._cut(now)
+        if not self._piles:
+            self._take(now)
+        self._cut()
         self._expire(now)
         self._send(now)
         self._tell_flushed()
@@ -125,6 +137,8 @@ class Sender:
 
     def _rest(self, now: float) -> float | None:
         """Seconds until something is due by itself that was not at `now`."""
+        if self._piles:
+            return 0.0
         due = []
         with self._waiting.lock:
             for pile in self._waiting.piles.values():
@@ -153,51 +167,77 @@ class Sender:
 
     # -- from rows to requests ---------------------------------------------------------------------
 
-    def _cut(self, now: float) -> None:
+    def _take(self, now: float) -> None:
         """Take what is due: full batches, old ones, everything where a flush is asked for."""
         waiting, limits = self._waiting, self._limits
-        taken = []
         with waiting.lock:
             flush = waiting.flushes > self._asked
-            asked = waiting.flushes
             for pile in waiting.piles.values():
                 old = pile.since + limits.linger <= now
                 if pile.rows and (flush or old or len(pile.rows) >= limits.batch_rows):
-                    taken.append((pile.lane, pile.rows, pile.bytes, pile.since))
+                    self._piles.append(replace(pile))
                     waiting.taken += len(pile.rows)
                     pile.rows, pile.bytes = [], 0
             packed = list(waiting.packed)
             waiting.packed.clear()
             waiting.taken += sum(request.rows for request in packed)
+            self._asked = waiting.flushes
         for request in packed:
             self._queue(request)
-        for lane, rows, size, born in taken:
-            made = 0
-            for start in range(0, len(rows), limits.batch_rows):
-                part = rows[start : start + limits.batch_rows]
-                for request in self._requests(lane, part, born):
-                    made += len(request.body)
-                    self._queue(request)
-            with waiting.lock:
-                waiting.bytes += made - size
-                waiting.changed.notify_all()
-        if flush:
-            self._asked = asked
-            self._marks.append((asked, self._number))
+
+    def _cut(self) -> None:
+        """Make requests of one batch of what was taken; what is in flight does not wait for all."""
+        if self._piles:
+            pile = self._piles[0]
+            n = self._limits.batch_rows
+            part, pile.rows = pile.rows[:n], pile.rows[n:]
+            size = pile.bytes * len(part) // (len(part) + len(pile.rows))
+            pile.bytes -= size
+            if not pile.rows:
+                self._piles.popleft()
+            made = self._pack(pile, part)
+            with self._waiting.lock:
+                self._waiting.bytes += made - size
+                self._waiting.changed.notify_all()
+        if not self._piles and self._asked > self._marked:
+            self._marked = self._asked
+            self._marks.append((self._asked, self._number))
         if self._spill is not None:
             self._move_to_disk(self._spill)
 
-    def _requests(self, lane: Lane, rows: list[dict[str, Any]], born: float) -> Iterator[Request]:
-        for batch in pack_rows(rows, self._refuse):
-            request = self.cutter.cut(lane, batch, born)
-            if len(request.body) > MAX_MESSAGE and request.rows > 1 and len(rows) > 1:
-                middle = len(rows) // 2
-                yield from self._requests(lane, rows[:middle], born)
-                yield from self._requests(lane, rows[middle:], born)
-                return
-            yield request
+    def _pack(self, pile: Pile, rows: list[dict[str, Any]]) -> int:
+        """Queue requests of some rows; their bytes."""
+        made = 0
+        left = len(rows)
 
-    def _refuse(self, row: Row, why: str) -> None:
+        def refuse(row: Row, why: str) -> None:
+            nonlocal left
+            left -= 1
+            self._refuse(why)
+
+        try:
+            for batch in pack_rows(rows, refuse):
+                for request in self._requests(pile, batch):
+                    self._queue(request)
+                    made += len(request.body)
+                left -= batch.row_count
+        except Exception:
+            logger.exception("%d rows are dropped by an error that is not known", left)
+            with self._waiting.lock:
+                self._waiting.taken -= left
+                self._waiting.drop("refused", left)
+        return made
+
+    def _requests(self, pile: Pile, batch: batch_pb2.ColumnBatch) -> Iterator[Request]:
+        """Requests of a batch, smaller ones where it is large."""
+        request = self.cutter.cut(pile.lane, batch, pile.since)
+        if len(request.body) <= MAX_MESSAGE or request.rows == 1:
+            yield request
+            return
+        for half in halves(batch):
+            yield from self._requests(pile, half)
+
+    def _refuse(self, why: str) -> None:
         """Count a row that has no form on the wire."""
         with self._waiting.lock:
             self._waiting.taken -= 1
@@ -243,6 +283,7 @@ class Sender:
         """Take the oldest requests from disk while little is in memory."""
         room = self._limits.max_bytes // 4
         room -= sum(len(request.body) for outbox in self._outbox.values() for request in outbox)
+        room = min(room, self._limits.max_bytes - self._waiting.bytes)
         while room > 0:
             record = spill.take()
             if record is None:
@@ -363,18 +404,16 @@ class Sender:
         """Send two halves instead of a request that was refused for some of its rows."""
         self._splits -= 1
         whole = REQUESTS[request.lane].FromString(request.body)
-        rows = unpack(whole.columns)
-        middle = request.rows // 2
         outbox = self._outbox[request.lane]
         size = -len(request.body)
-        for part in (rows.slice(middle), rows.slice(0, middle)):
+        for half in reversed(halves(whole.columns)):
             whole.request_id = uuid4().hex
-            whole.columns.CopyFrom(pack(part))
+            whole.columns.CopyFrom(half)
             body = whole.SerializeToString()
-            half = Request(request.lane, whole.request_id, body, part.num_rows, request.born)
-            half.number = request.number
-            outbox.appendleft(half)
             size += len(body)
+            outbox.appendleft(
+                replace(request, id=whole.request_id, body=body, rows=half.row_count, dropped=None)
+            )
         self._outstanding[request.number] += 1
         with self._waiting.lock:
             self._waiting.bytes += size
@@ -441,7 +480,10 @@ class Sender:
 
     def abandon(self) -> int:
         """Write what is left to disk, or count it as expired; rows that are lost. After `pause`."""
-        self._cut(float("inf"))
+        self._take(float("inf"))
+        self._cut()
+        while self._piles:
+            self._cut()
         lost = 0
         left = [request for outbox in self._outbox.values() for request in outbox]
         for request in sorted(left, key=lambda request: request.number):

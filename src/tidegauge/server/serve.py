@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+import pyarrow as pa
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -81,6 +82,7 @@ class Server:
             in_flight_bytes=size_of(storage.in_flight),
             checkpoint_bytes=size_of(storage.checkpoint),
         )
+        pa.array([""])  # makes pyarrow look for pandas now, rather than in the first request
         self._stopped = threading.Event()
         self._stopping = threading.Lock()
         self.front: Front | None = None
