@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CORE := $(shell find csrc -name '*.cpp' -o -name '*.hpp') setup.py pyproject.toml
 
-.PHONY: demo test lint bench bench-drift bench-join bench-judgement bench-serve bench-shap fuzz gate protos sanitize tsan clean
+.PHONY: demo test lint bench bench-drift bench-join bench-judgement bench-serve bench-shap fuzz gate protos faults sanitize tsan clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,10 @@ lint: $(VENV)/linted
 # The Python modules of the wire, from src/tidegauge/v1/*.proto.
 protos: $(VENV)/tested
 	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src --grpc_python_out=src src/tidegauge/v1/*.proto
+
+# The faults of tests/test_faults.py in their long form: 2,000 kills at random moments, 20 at each named point, 1,000 flipped bits.
+faults: $(VENV)/tested
+	PYTHONPATH=src $(BIN)/python tests/faults.py --kills 2000 --each 20 --flips 1000
 
 # The core's tests once more on a build that stops at any bad access, overflow or undefined step.
 SANITIZED := build/sanitized

@@ -5,18 +5,13 @@ from __future__ import annotations
 import os
 import signal
 
-_NAME, _, _COUNT = os.environ.get("TIDEGAUGE_FAILPOINT", "").partition(":")
-_left = int(_COUNT or 1)
+POINT = os.environ.get("TIDEGAUGE_FAILPOINT", "")
 
 
 def failpoint(name: str) -> None:
-    """Die here if TIDEGAUGE_FAILPOINT says so: "name", or "name:3" for the third time.
+    """Die here if TIDEGAUGE_FAILPOINT names this point.
 
     >>> failpoint("nowhere")
     """
-    global _left  # noqa: PLW0603 - counts down to the death of the process
-    if name != _NAME:
-        return
-    _left -= 1
-    if _left <= 0:
+    if name == POINT:
         os.kill(os.getpid(), signal.SIGKILL)

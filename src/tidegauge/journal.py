@@ -215,7 +215,7 @@ class Journal:
 
     def open(self) -> None:
         """Open the environment, anew after a failure."""
-        try:
+        with _failures():
             self._env = lmdb.open(
                 str(self.directory / "journal"),
                 map_size=2 * self.limit,  # so that there is always room to delete and to seal
@@ -242,8 +242,6 @@ class Journal:
                 )
             with self._env.begin() as txn:
                 self.sequence = int(self._get(txn, "sequence"))
-        except lmdb.Error as error:
-            raise _failure(error) from None
 
     def close(self) -> None:
         """Close the environment and let others have the directory."""
@@ -276,14 +274,14 @@ class Journal:
 
     def get(self, name: str) -> Any:
         """Read a small value, None where there is none."""
-        with self._env.begin() as txn:
+        with _failures(), self._env.begin() as txn:
             return self._get(txn, name)
 
     # -- requests ----------------------------------------------------------------------------------
 
     def find(self, model: str, request_id: str) -> Reply | None:
         """Reply that was given to a request, None where it is not known."""
-        with self._env.begin(db=self._dbs["replies"]) as txn:
+        with _failures(), self._env.begin(db=self._dbs["replies"]) as txn:
             data = txn.get(_request_key(model, request_id))
         return None if data is None else Reply(*_REPLY.unpack(data))
 
@@ -304,7 +302,7 @@ class Journal:
         JournalError
             When the transaction failed; nothing of it is there.
         """
-        try:
+        with _failures():
             with self._env.begin(write=True) as txn:
                 last = self.sequence
                 for record, reply in group:
@@ -336,8 +334,6 @@ class Journal:
                 failpoint("commit_after_write")
             failpoint("commit_after_sync")
             self.sequence = last
-        except lmdb.Error as error:
-            raise _failure(error) from None
 
     def marks(self, prefix: bytes) -> dict[bytes, bytes]:
         """Marks whose names begin so, by name."""
@@ -378,7 +374,7 @@ class Journal:
         while at <= last:
             found: list[tuple[int, bytes]] = []
             size = 0
-            with self._env.begin(db=self._dbs["log"]) as txn, txn.cursor() as cursor:
+            with _failures(), self._env.begin(db=self._dbs["log"]) as txn, txn.cursor() as cursor:
                 more = cursor.set_range(_NUMBER.pack(at))
                 while more and size < STEP:
                     number = _NUMBER.unpack(cursor.key())[0]
@@ -410,7 +406,7 @@ class Journal:
     @property
     def n_quarantined(self) -> int:
         """Records that were found damaged."""
-        with self._env.begin() as txn:
+        with _failures(), self._env.begin() as txn:
             return int(txn.stat(self._dbs["quarantine"])["entries"])
 
     def delete_records(self, until: int) -> None:
@@ -418,7 +414,11 @@ class Journal:
         more = True
         while more:
             size = 0
-            with self._env.begin(write=True) as txn, txn.cursor(db=self._dbs["log"]) as cursor:
+            with (
+                _failures(),
+                self._env.begin(write=True) as txn,
+                txn.cursor(db=self._dbs["log"]) as cursor,
+            ):
                 more = cursor.first()
                 while more and size < 16 * STEP:
                     if _NUMBER.unpack(cursor.key())[0] > until:
@@ -435,7 +435,7 @@ class Journal:
         `write` is handed a file to write it to. It comes to lie beside the old state, in small
         transactions, and takes its place in one.
         """
-        try:
+        with _failures():
             with self._env.begin(write=True) as txn:
                 number = int(self._get(txn, "state_number") or 0) + 1
                 self._put(txn, "state_number", number)
@@ -447,8 +447,6 @@ class Journal:
                 self._put(txn, "checkpoint", {**about, "number": number, "chunks": n_chunks})
             failpoint("checkpoint_after_sync")
             self._delete_states(number)
-        except lmdb.Error as error:
-            raise _failure(error) from None
         log.info("state at record %s stored", about["sequence"])
 
     def _delete_states(self, keep: int) -> None:
@@ -473,7 +471,7 @@ class Journal:
         Damaged
             When it is not what was written.
         """
-        with self._env.begin(db=self._dbs["state"]) as txn:
+        with _failures(), self._env.begin(db=self._dbs["state"]) as txn:
             about = self._get(txn, "checkpoint")
             if about is None:
                 return None
@@ -500,43 +498,47 @@ class Journal:
         """Number of the last record that is in history files."""
         return int(self.get("sealed") or 0)
 
+    def begin_history(self) -> None:
+        """Let the history go on after records that were deleted while none was kept."""
+        with (
+            _failures(),
+            self._env.begin(write=True) as txn,
+            txn.cursor(db=self._dbs["log"]) as cursor,
+        ):
+            first = _NUMBER.unpack(cursor.key())[0] if cursor.first() else self.sequence + 1
+            sealed = int(self._get(txn, "sealed") or 0)
+            about = self._get(txn, "checkpoint")
+            if about is not None and sealed < first - 1 <= about["sequence"]:
+                log.warning("records %d to %d are in no history file", sealed + 1, first - 1)
+                self._put(txn, "sealed", first - 1)
+
     def seal(self, until: int, files: Sequence[dict[str, Any]]) -> None:
         """Say that records up to a number are in these files."""
-        try:
-            with self._env.begin(write=True) as txn:
-                for file in files:
-                    txn.put(
-                        file["path"].encode(), json.dumps(file).encode(), db=self._dbs["manifest"]
-                    )
-                self._put(txn, "sealed", until)
-                failpoint("seal_after_manifest")
-        except lmdb.Error as error:
-            raise _failure(error) from None
+        with _failures(), self._env.begin(write=True) as txn:
+            for file in files:
+                txn.put(file["path"].encode(), json.dumps(file).encode(), db=self._dbs["manifest"])
+            self._put(txn, "sealed", until)
+            failpoint("seal_after_manifest")
 
     def files(self) -> list[dict[str, Any]]:
         """History files, by path."""
-        with self._env.begin(db=self._dbs["manifest"]) as txn, txn.cursor() as cursor:
+        with _failures(), self._env.begin(db=self._dbs["manifest"]) as txn, txn.cursor() as cursor:
             return [json.loads(value) for value in cursor.iternext(keys=False, values=True)]
 
     def replace_files(self, removed: Sequence[str], added: Sequence[dict[str, Any]] = ()) -> None:
         """Strike history files from the manifest, others taking their place."""
-        try:
-            with self._env.begin(write=True, db=self._dbs["manifest"]) as txn:
-                for path in removed:
-                    txn.delete(path.encode())
-                for file in added:
-                    txn.put(file["path"].encode(), json.dumps(file).encode())
-        except lmdb.Error as error:
-            raise _failure(error) from None
+        with _failures(), self._env.begin(write=True, db=self._dbs["manifest"]) as txn:
+            for path in removed:
+                txn.delete(path.encode())
+            for file in added:
+                txn.put(file["path"].encode(), json.dumps(file).encode())
 
     # -- room --------------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Bring everything committed to the disk."""
-        try:
+        with _failures():
             self._env.sync(True)
-        except lmdb.Error as error:
-            raise _failure(error) from None
 
     def probe(self) -> None:
         """Try a small write, as `commit` would do it.
@@ -546,17 +548,15 @@ class Journal:
         JournalError
             When it fails.
         """
-        try:
+        with _failures():
             with self._env.begin(write=True) as txn:
                 self._put(txn, "probe", time.time())
             self._env.sync(True)
-        except lmdb.Error as error:
-            raise _failure(error) from None
 
     @property
     def n_bytes(self) -> int:
         """Bytes that are in use; the file keeps pages that are free again."""
-        with self._env.begin() as txn:
+        with _failures(), self._env.begin() as txn:
             stats = [txn.stat(db) for db in self._dbs.values()]
         pages = sum(
             stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats
@@ -630,10 +630,21 @@ def _request_key(model: str, request_id: str) -> bytes:
     return f"{model}\0{request_id}".encode()
 
 
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """Tell what LMDB says in our words."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise _failure(error) from None
+
+
 def _failure(error: lmdb.Error) -> JournalError:
     text = str(error)
     if isinstance(error, lmdb.MapFullError):
         return JournalError("JOURNAL_FULL", "the journal has reached its limit")
+    if isinstance(error, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.InvalidError):
+        return JournalError("JOURNAL_DAMAGED", f"the journal is damaged: {text}")
     if isinstance(error, lmdb.DiskError) or os.strerror(errno.ENOSPC) in text:
         return JournalError("DISK_FULL", "no space is left on the journal's disk")
     return JournalError("JOURNAL_FAILED", f"the journal cannot be written: {text}")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import IO, Any, TypeAlias, cast
 
 import google_crc32c
@@ -26,6 +27,7 @@ from google.protobuf.message import DecodeError
 from tidegauge import archive
 from tidegauge._core import DataError, SchemaError
 from tidegauge.failpoint import failpoint
+from tidegauge.history import History, Rules
 from tidegauge.journal import (
     DOCUMENT,
     FORGET,
@@ -147,6 +149,8 @@ class Desk:
         self.models: dict[str, Watched] = {}
         self.refused: Counter[tuple[str, str]] = Counter()  # (model, reason) since the start
         self.trouble: JournalError | None = None  # why nothing is taken
+        self.history: History | None = None
+        self.n_rows = 0  # taken since the start
         self._waiting: deque[_Order] = deque()
         self._in_flight = 0
         self._change = threading.Condition()
@@ -519,6 +523,7 @@ class Desk:
         failpoint("commit_before")
         self.journal.commit(group, marks)
         self._since_checkpoint += sum(order.n_bytes for order in orders)
+        self.n_rows += sum(order.counts[0] for order in orders)
 
     # -- from the disk to memory -------------------------------------------------------------------
 
@@ -572,12 +577,10 @@ class Desk:
         self.models = models
         run: list[_Order] = []
         n = size = 0
-        for sequence, record in self.journal.records(after):
+        for _, record in self.journal.records(after):
             if record is None:
                 continue
-            order = self._reread(sequence, record)
-            if order is None:
-                continue
+            order = self._reread(record)
             n += 1
             size += order.n_bytes
             alone = record.kind in (MODEL, FORGET)
@@ -598,15 +601,9 @@ class Desk:
                 time.monotonic() - began,
             )
 
-    def _reread(self, sequence: int, record: Record) -> _Order | None:
-        rows: Any
-        if record.kind == MODEL:
-            rows = self._new_monitor(record.body)
-        else:
-            rows = decode(record.encoding, record.body)
-            if record.kind == PREDICTIONS:
-                schema = self.models[record.model].monitor.schema
-                rows = batches.with_version(rows, schema.model_version, record.version)
+    def _reread(self, record: Record) -> _Order:
+        made = record.kind == MODEL
+        rows = self._new_monitor(record.body) if made else self._read_record(record)
         return _Order(record, rows, 0)
 
     def _replay(self, run: Sequence[_Order]) -> None:
@@ -645,8 +642,39 @@ class Desk:
         return sequence
 
     def trim(self) -> None:
-        """Delete records that a start needs no longer."""
-        self.journal.delete_records(self.journal.checkpointed)
+        """Delete records that neither a start nor the history needs any longer."""
+        until = self.journal.checkpointed
+        if self.history is not None:
+            until = min(until, self.journal.sealed)
+        self.journal.delete_records(until)
+
+    def open_history(self, directory: Path, rules: Rules) -> None:
+        """Keep what is accepted as Parquet files too."""
+        self.history = History(
+            self.journal,
+            directory,
+            rules,
+            read=self._read_record,
+            schema_of=lambda name: self.models[name].monitor.schema,
+        )
+
+    def seal(self) -> int:
+        """Bring everything committed into history files and let old ones go; rows sealed."""
+        if self.history is None:
+            return 0
+        rows = 0
+        while found := self.history.seal():
+            rows += found
+        self.history.expire()
+        self.trim()
+        return rows
+
+    def _read_record(self, record: Record) -> pa.Table:
+        rows = decode(record.encoding, record.body)
+        if record.kind == PREDICTIONS:
+            schema = self.models[record.model].monitor.schema
+            rows = batches.with_version(rows, schema.model_version, record.version)
+        return rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
 
     def _restore(self, about: Mapping[str, Any], data: bytes) -> dict[str, Watched]:
         models = {}

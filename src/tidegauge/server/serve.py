@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -15,8 +16,10 @@ import pyarrow as pa
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tidegauge.journal import Journal, JournalError
+from tidegauge.history import Rules
+from tidegauge.journal import Journal
 from tidegauge.server.config import Config, ConfigError, seconds_of, size_of
+from tidegauge.server.config import History as HistoryConfig
 from tidegauge.server.desk import Desk, fingerprint
 from tidegauge.server.doors import open_doors
 from tidegauge.server.front import Front
@@ -89,6 +92,8 @@ class Server:
         try:
             self._put_models()
             self._ingest = IngestService(self.desk, Gate(config.tokens), listen.streams)
+            if config.history.enabled:
+                self.desk.open_history(storage.directory / "history", rules_of(config.history))
             self._health = health.HealthServicer()
             self._server = self._make_server()
             if secret is None:
@@ -183,12 +188,18 @@ class Server:
 
     def _keep(self) -> None:
         """What is due every second."""
+        every = seconds_of(self.config.history.every)
+        sealed, rows = time.monotonic(), self.desk.n_rows
         while not self._stopped.wait(1.0):
-            if self.config.storage.durability == "process":
-                try:
+            try:
+                if self.config.storage.durability == "process":
                     self.desk.journal.sync()
-                except JournalError as error:
-                    log.error("the journal could not be brought to the disk: %s", error)
+                many = self.desk.n_rows - rows >= self.config.history.rows
+                if self.desk.history and (many or time.monotonic() - sealed >= every):
+                    sealed, rows = time.monotonic(), self.desk.n_rows
+                    self.desk.seal()
+            except Exception:  # what is due must not end what keeps it
+                log.exception("what is due failed; it is tried again")
 
     def stop(self) -> None:
         """Take nothing new, reply to everything taken, store the state, close the journal."""
@@ -223,6 +234,16 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+def rules_of(history: HistoryConfig) -> Rules:
+    """Rules of the history, as the configuration has them."""
+    keep_for, keep_bytes = history.keep_for, history.keep_bytes
+    return Rules(
+        rows=history.rows,
+        keep_for=None if keep_for is None else seconds_of(keep_for),
+        keep_bytes=None if keep_bytes is None else size_of(keep_bytes),
+    )
 
 
 def serve(config: Config) -> None:
