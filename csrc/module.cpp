@@ -5,6 +5,7 @@
 namespace tidegauge {
 
 void bind_arrow(pybind11::module_& m);
+void bind_wire(pybind11::module_& m);
 void bind_histogram(pybind11::module_& m);
 void bind_window(pybind11::module_& m);
 void bind_outcomes(pybind11::module_& m);
@@ -21,6 +22,7 @@ PYBIND11_MODULE(_core, m) {
   pybind11::register_exception<tidegauge::SchemaError>(m, "SchemaError", PyExc_ValueError);
   pybind11::register_exception<tidegauge::DataError>(m, "DataError", PyExc_ValueError);
   tidegauge::bind_arrow(m);
+  tidegauge::bind_wire(m);
   tidegauge::bind_histogram(m);
   tidegauge::bind_window(m);
   tidegauge::bind_outcomes(m);

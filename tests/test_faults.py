@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from faults import send
-from served import reference_file, until
+from served import predictions, reference_file, until
 
-from tidegauge.journal import OUTCOMES, PREDICTIONS, Journal, JournalError
+from tidegauge.journal import COLUMNS, OUTCOMES, PREDICTIONS, Journal, JournalError
+from tidegauge.server import batches
 from tidegauge.server.desk import Desk
 from tidegauge.server.refused import Refused
 
@@ -110,13 +112,20 @@ def test_a_full_disk_refuses_with_a_reason_until_there_is_room(
 
 def test_a_full_journal_empties_itself(tmp_path: Path) -> None:
     desk = open_desk(tmp_path, limit=1 << 20)
-    refused: list[str] = []
-    for number in range(1200):
-        while (error := send(desk, number, PREDICTIONS).exception()) is not None:
+    body = batches.pack(predictions(40)).SerializeToString()
+    refused, duplicates = [], 0
+    for number in range(1200):  # the same rows: the journal grows, and the state does not
+
+        def write(name: str = f"r{number}") -> Future:
+            return desk.write(PREDICTIONS, "flights", name, encoding=COLUMNS, body=body)
+
+        while (error := write().exception()) is not None:
             refused.append(error.reason)
             until(lambda: desk.trouble is None)
+        duplicates += write().result().duplicates
     assert set(refused) == {"JOURNAL_FULL"}
-    assert desk.models["flights"].monitor.account.predictions == 1200 * 40
+    assert duplicates == 1199 * 40
+    assert desk.models["flights"].monitor.account.predictions == 40
     desk.close()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import ipc
 
+from tidegauge._core import DataError, PackedBatch
 from tidegauge.server.refused import Refused, invalid
 from tidegauge.v1 import batch_pb2 as wire
 
@@ -178,6 +179,24 @@ def _pack_column(name: str, values: pa.Array) -> wire.Column:
 
 def _bytes(buffer: pa.Buffer | None, n: int) -> bytes:
     return b"" if buffer is None or n == 0 else buffer.slice(0, n).to_pybytes()
+
+
+def read_packed(body: bytes) -> PackedBatch:
+    """Read and check packed columns by the core: what is counted, and faster than `unpack`.
+
+    >>> read_packed(pack(pa.record_batch({"x": [1, 2]})).SerializeToString()).n_rows
+    2
+    """
+    try:
+        return PackedBatch(body)
+    except DataError as error:
+        text = str(error)
+        name = text.partition("column '")[2].partition("': ")[0]
+        problem = text.partition(": ")[2]
+        field = f"columns[{name!r}]" if name else "columns"
+        raise Refused(
+            "INVALID_ARGUMENT", "INVALID_COLUMN", text, fields=[(field, problem)]
+        ) from None
 
 
 # -- Arrow streams ---------------------------------------------------------------------------------
@@ -366,18 +385,25 @@ def check_rows(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
-def check_ids(rows: pa.RecordBatch | pa.Table, column: str | None) -> None:
+def check_ids(rows: PackedBatch | pa.RecordBatch | pa.Table, column: str | None) -> None:
     """Refuse ids that are longer than MAX_ID_BYTES."""
+    if isinstance(rows, PackedBatch):
+        if column is not None:
+            _check_id_length(column, rows.longest_text(column))
+        return
     if column is None or column not in rows.schema.names:
         return
     values = rows.column(column)
     for chunk in values.chunks if isinstance(values, pa.ChunkedArray) else [values]:
         plain = chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk
-        longest = _longest(plain)
-        if longest > MAX_ID_BYTES:
-            raise _column(
-                column, f"an id of {longest} bytes; ids have up to {MAX_ID_BYTES}, hash longer ones"
-            )
+        _check_id_length(column, _longest(plain))
+
+
+def _check_id_length(column: str, longest: int) -> None:
+    if longest > MAX_ID_BYTES:
+        raise _column(
+            column, f"an id of {longest} bytes; ids have up to {MAX_ID_BYTES}, hash longer ones"
+        )
 
 
 def _longest(values: pa.Array) -> int:
@@ -391,8 +417,8 @@ def _longest(values: pa.Array) -> int:
 
 
 def with_version(
-    rows: pa.RecordBatch | pa.Table, column: str | None, version: str
-) -> pa.RecordBatch | pa.Table:
+    rows: PackedBatch | pa.RecordBatch | pa.Table, column: str | None, version: str
+) -> PackedBatch | pa.RecordBatch | pa.Table:
     """Name the version of rows that name none themselves.
 
     >>> with_version(pa.record_batch({"x": [1, 2]}), "version", "v3").to_pydict()["version"]
@@ -404,6 +430,10 @@ def with_version(
         raise invalid(
             "model_version", f"{version!r} was given, but the schema names no `model_version`"
         )
+    if isinstance(rows, PackedBatch):
+        if column not in rows.names:
+            rows.add_constant(column, version)
+        return rows
     if column in rows.schema.names:
         return rows
     codes = pa.array(np.zeros(rows.num_rows, dtype=np.int32))

@@ -25,10 +25,11 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 
 from tidegauge import archive
-from tidegauge._core import DataError, SchemaError
+from tidegauge._core import Batch, DataError, PackedBatch, SchemaError, join_packed
 from tidegauge.failpoint import failpoint
 from tidegauge.history import History, Rules
 from tidegauge.journal import (
+    COLUMNS,
     DOCUMENT,
     FORGET,
     MODEL,
@@ -62,6 +63,7 @@ PAUSE = 0.25  # seconds between attempts to write again after a failure
 RETRY_AFTER = 0.5  # seconds that a refused caller is asked to wait
 
 Table: TypeAlias = "pa.RecordBatch | pa.Table"
+Rows: TypeAlias = "PackedBatch | pa.RecordBatch | pa.Table"  # what is counted
 Counts: TypeAlias = tuple[int, int, int]  # rows taken, duplicates, rejected
 
 
@@ -146,7 +148,8 @@ class Desk:
         self.in_flight_bytes = in_flight_bytes
         self.checkpoint_bytes = checkpoint_bytes
         self.threads = threads
-        self.models: dict[str, Watched] = {}
+        self.models: dict[str, Watched] = {}  # for everyone to read; never changed, but replaced
+        self._counting: dict[str, Watched] = {}  # the writer's: not committed yet, or being rebuilt
         self.refused: Counter[tuple[str, str]] = Counter()  # (model, reason) since the start
         self.trouble: JournalError | None = None  # why nothing is taken
         self.history: History | None = None
@@ -227,8 +230,7 @@ class Desk:
             size = len(body) + _size_of(marks) + REQUEST_BYTES
             self._reserve(size)
             try:
-                table = decode(encoding, body) if rows is None else rows
-                table = self._checked(watched, kind, table, version)
+                table = self._checked(watched, kind, encoding, body, version, rows)
                 now = time.time_ns() // 1000
                 record = Record(kind, encoding, model, version, request_id, now, dropped, body)
                 order = _Order(record, table, google_crc32c.value(body), marks)
@@ -248,12 +250,30 @@ class Desk:
         self._enqueue(order)
         return order.answer
 
-    def _checked(self, watched: Watched, kind: int, rows: Table, version: str) -> Table:
+    @staticmethod
+    def _checked(  # noqa: PLR0917 - what a request is made of
+        watched: Watched,
+        kind: int,
+        encoding: int,
+        body: bytes,
+        version: str = "",
+        rows: Table | None = None,
+    ) -> Rows:
+        """Rows of a body as they are counted; tables where whole rows are to be sampled."""
         schema = watched.monitor.schema
-        batches.check_ids(rows, schema.prediction_id)
-        if kind == PREDICTIONS:
-            return batches.with_version(rows, schema.model_version, version)
-        return rows
+        if (
+            rows is None
+            and encoding == COLUMNS
+            and not watched.monitor.sample_rows
+            and kind != FORGET
+        ):
+            found: Rows = batches.read_packed(body)
+        else:
+            found = decode(encoding, body) if rows is None else rows
+        batches.check_ids(found, schema.prediction_id)
+        return batches.with_version(
+            found, schema.model_version if kind == PREDICTIONS else None, version
+        )
 
     def put_model(
         self, name: str, reference: bytes, settings: Mapping[str, Any], request_id: str = ""
@@ -480,7 +500,7 @@ class Desk:
             return [self._add_model(order) for order in run]
         if kind == MARKS:
             return [(0, 0, 0) for _ in run]
-        watched = self.models[name]
+        watched = self._counting[name]
         watched.dropped += sum(order.record.dropped for order in run)
         if kind == PREDICTIONS and len(run) > 1:
             try:
@@ -497,15 +517,15 @@ class Desk:
         return counted
 
     def _add_model(self, order: _Order) -> Counts | Refused:
-        before = self.models.get(order.record.model)
-        if before is not None and before.monitor.watermark is not None:
+        before = self._counting.get(order.record.model)
+        if before is not None and _has_counted(before.monitor):
             return Refused(
                 "FAILED_PRECONDITION",
                 "MODEL_IN_USE",
                 f"model {order.record.model!r} has counted events already; its reference stays. "
                 "Add the new one under another name",
             )
-        self.models = {**self.models, order.record.model: Watched(order.rows)}
+        self._counting = {**self._counting, order.record.model: Watched(order.rows)}
         return 1, 0, 0
 
     def _commit(self, orders: Sequence[_Order]) -> None:
@@ -523,6 +543,7 @@ class Desk:
         failpoint("commit_before")
         self.journal.commit(group, marks)
         self._since_checkpoint += sum(order.n_bytes for order in orders)
+        self.models = self._counting
         self.n_rows += sum(order.counts[0] for order in orders)
 
     # -- from the disk to memory -------------------------------------------------------------------
@@ -574,7 +595,7 @@ class Desk:
             about, data = stored
             models = self._restore(about, data)
             after = int(about["sequence"])
-        self.models = models
+        self._counting = models
         run: list[_Order] = []
         n = size = 0
         for _, record in self.journal.records(after):
@@ -592,6 +613,7 @@ class Desk:
                 self._replay(run)
                 run = []
         self._replay(run)
+        self.models = self._counting
         self._since_checkpoint = size
         if n or stored:
             log.info(
@@ -602,8 +624,10 @@ class Desk:
             )
 
     def _reread(self, record: Record) -> _Order:
-        made = record.kind == MODEL
-        rows = self._new_monitor(record.body) if made else self._read_record(record)
+        if record.kind == MODEL:
+            return _Order(record, self._new_monitor(record.body), 0)
+        watched = self._counting[record.model]
+        rows = self._checked(watched, record.kind, record.encoding, record.body, record.version)
         return _Order(record, rows, 0)
 
     def _replay(self, run: Sequence[_Order]) -> None:
@@ -764,7 +788,7 @@ def _other_body(request_id: str) -> Refused:
 
 
 def _refused_rows(error: Exception, rows: Any) -> Refused:
-    n = rows.num_rows if hasattr(rows, "num_rows") else len(rows)
+    n = n_rows_of(rows)
     text = str(error)
     column = text.partition("'")[2].partition("'")[0] if text.startswith("column ") else ""
     return Refused(
@@ -799,11 +823,18 @@ def _check_model_name(name: str) -> None:
 def _alike(first: _Order, second: _Order) -> bool:
     """Whether two requests can be counted in one call."""
     one, two = first.record, second.record
-    return (
-        (one.kind, one.model) == (two.kind, two.model)
-        and one.kind in (PREDICTIONS, OUTCOMES)
-        and first.rows.schema.equals(second.rows.schema)
-    )
+    if (one.kind, one.model) != (two.kind, two.model) or one.kind not in (PREDICTIONS, OUTCOMES):
+        return False
+    packed = [isinstance(each.rows, PackedBatch) for each in (first, second)]
+    if packed[0] != packed[1]:
+        return False
+    if packed[0]:
+        return bool(first.rows.same_shape(second.rows))
+    return bool(first.rows.schema.equals(second.rows.schema))
+
+
+def _has_counted(monitor: Monitor) -> bool:
+    return bool(monitor.windows().num_rows or monitor.account.labels)
 
 
 def _runs(orders: Sequence[_Order]) -> list[list[_Order]]:
@@ -816,29 +847,41 @@ def _runs(orders: Sequence[_Order]) -> list[list[_Order]]:
     return runs
 
 
-def _count_together(monitor: Monitor, tables: Sequence[Table]) -> list[Counts | Refused]:
+def _joined(parts: Sequence[Rows]) -> Batch | pa.Table:
+    """Rows of one shape as one table, without a copy."""
+    if isinstance(parts[0], PackedBatch):
+        return join_packed(list(parts))
     batches_ = [
         batch
-        for table in tables
-        for batch in (table.to_batches() if isinstance(table, pa.Table) else [table])
+        for part in parts
+        for batch in (part.to_batches() if isinstance(part, pa.Table) else [part])
     ]
-    taken = monitor.log_rows(pa.Table.from_batches(batches_, tables[0].schema))
-    ends = np.cumsum([table.num_rows for table in tables])
-    parts = np.split(taken, ends[:-1])
-    return [(len(part), len(part) - int(part.sum()), 0) for part in parts]
+    return pa.Table.from_batches(batches_, parts[0].schema)
 
 
-def _count_predictions(monitor: Monitor, rows: Table) -> Counts:
-    taken = monitor.log_rows(rows)
-    return len(taken), len(taken) - int(taken.sum()), 0
+def n_rows_of(rows: Rows) -> int:
+    """Rows of a request."""
+    return rows.n_rows if isinstance(rows, PackedBatch) else int(rows.num_rows)
 
 
-def _count_outcomes(monitor: Monitor, rows: Table) -> Counts:
+def _count_together(monitor: Monitor, parts: Sequence[Rows]) -> list[Counts | Refused]:
+    taken = monitor.log_rows(_joined(parts))
+    ends = np.cumsum([n_rows_of(part) for part in parts])
+    found = np.split(taken, ends[:-1])
+    return [(len(part), len(part) - int(np.count_nonzero(part)), 0) for part in found]
+
+
+def _count_predictions(monitor: Monitor, rows: Rows) -> Counts:
+    taken = monitor.log_rows(_joined([rows]))
+    return len(taken), len(taken) - int(np.count_nonzero(taken)), 0
+
+
+def _count_outcomes(monitor: Monitor, rows: Rows) -> Counts:
     before = monitor.account
-    monitor.label(rows)
+    n = monitor.label(_joined([rows]))
     after = monitor.account
     rejected = after.missing - before.missing + after.late - before.late
-    return rows.num_rows, after.duplicate - before.duplicate, rejected
+    return n, after.duplicate - before.duplicate, rejected
 
 
 def _count_forgotten(monitor: Monitor, rows: Table) -> Counts:

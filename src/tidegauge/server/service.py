@@ -170,7 +170,6 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             request.request_id,
             encoding=COLUMNS if columns else STREAM,
             body=request.columns.SerializeToString() if columns else request.arrow_stream,
-            rows=batches.unpack(request.columns) if columns else None,
             version=request.model_version if kind == PREDICTIONS else "",
             schema_fingerprint=request.schema_fingerprint,
             dropped=dropped.queue_full + dropped.expired + dropped.refused,
