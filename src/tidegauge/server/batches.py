@@ -64,7 +64,10 @@ def unpack(batch: wire.ColumnBatch) -> pa.RecordBatch:
     _check_shape(n, len(columns), "columns")
     arrays, names = [], []
     for column in columns:
-        arrays.append(_unpack_column(column, n))
+        try:
+            arrays.append(_unpack_column(column, n))
+        except (pa.ArrowException, ValueError) as error:
+            raise _column(column.name, f"{n} rows of broken values: {error}") from None
         names.append(column.name)
     _check_names(names)
     return pa.RecordBatch.from_arrays(arrays, names=names)
@@ -109,7 +112,7 @@ def _unpack_column(column: wire.Column, n: int) -> pa.Array:
         lists = pa.list_(pa.float32(), width)
         return pa.Array.from_buffers(lists, n, [validity], children=[members])
     known = ", ".join(wire.DataType.keys()[1:])
-    raise _column(name, f"type {kind} is not one that can be counted; allowed are: {known}")
+    raise _column(name, f"type {kind} cannot be counted; allowed are: {known}")
 
 
 def _check_length(name: str, part: str, came: int, wanted: int, n: int) -> None:
@@ -443,7 +446,7 @@ def with_version(
 def _check_shape(n: int, n_columns: int, field: str) -> None:
     if n_columns > MAX_COLUMNS:
         raise invalid(field, f"{n_columns} columns; allowed are {MAX_COLUMNS}")
-    if n * n_columns > MAX_CELLS:
+    if n * max(n_columns, 1) > MAX_CELLS:
         raise invalid(
             field,
             f"{n} rows of {n_columns} columns are {n * n_columns} values; allowed are {MAX_CELLS} "
