@@ -90,7 +90,7 @@ def one_life(directory: Path, first: int, seed: int, *, point: str, seconds: flo
     child = os.fork()
     if child == 0:
         os.close(reading)
-        failpoint.POINT = point
+        failpoint.arm(point)
         try:
             work(directory, first, writing, seed)
         except BaseException as error:

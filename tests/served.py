@@ -58,10 +58,15 @@ def predictions(n: int, *, first: int = 0, version: str | None = "v1") -> pa.Rec
 
 
 def outcomes(n: int, *, first: int = 0) -> pa.RecordBatch:
-    """Labels of the same ids."""
+    """Labels of the same ids, half an hour later."""
     ids = np.arange(first, first + n)
+    moments = START + ids * (HOUR // 1000) + HOUR // 2
     return pa.record_batch(
-        {"id": pa.array(ids), "late": pa.array((ids * 53 % 101 > 60).astype(int))}
+        {
+            "id": pa.array(ids),
+            "late": pa.array((ids * 53 % 101 > 60).astype(int)),
+            "time": pa.array(moments, pa.timestamp("us", tz="UTC")),
+        }
     )
 
 
