@@ -116,6 +116,46 @@ def test_what_fails_leaves_nothing_behind(monitor: tg.Monitor, url: str, monkeyp
     assert [kind for kind, *_ in sink.said] == ["firing"]
 
 
+def test_a_store_that_is_gone_altogether_is_waited_out(monitor, url: str, monkeypatch) -> None:
+    with Alerting(CHECKS, store=url) as alerting:
+        monitor.log(traffic(slice(100, 106)))
+        alerting.update(monitor, now=NOON)
+        monitor.log(traffic(slice(106, 109), shift=2.0))
+
+        def gone(*_, **__):
+            raise StoreError("away")
+
+        with monkeypatch.context() as away:
+            for name in ("read", "write"):
+                away.setattr(alerting.store, name, gone)
+            with pytest.raises(StoreError):
+                alerting.update(monitor, now=NOON)
+        assert alerting.update(monitor, now=NOON).num_rows == 3
+
+
+def test_a_commit_of_which_the_answer_was_lost_counts(monitor, url: str, monkeypatch) -> None:
+    sink = Kept()
+    with Alerting(CHECKS, store=url, sinks=[sink]) as alerting:
+        monitor.log(traffic(slice(100, 106)))
+        monitor.log(traffic(slice(106, 109), shift=2.0))
+        record = alerting.store.record
+
+        def kept_and_gone(*arguments, **options):
+            assert record(*arguments, **options)
+            raise StoreError("away")
+
+        with monkeypatch.context() as away:
+            away.setattr(alerting.store, "record", kept_and_gone)
+            with pytest.raises(StoreError):
+                alerting.update(monitor, now=NOON)
+        monitor.log(traffic(slice(109, 112), shift=2.0))
+        alerting.update(monitor, now=NOON)
+        assert len(alerting.open) == 1
+    assert [kind for kind, *_ in sink.said] == ["firing"]
+    with Store(url) as store:
+        assert store.metrics(revision="all").num_rows == store.metrics().num_rows
+
+
 def test_two_under_one_name_find_out(monitor: tg.Monitor, url: str) -> None:
     monitor.log(traffic(slice(100, 103)))
     with Alerting(CHECKS, store=url) as one, Alerting(CHECKS, store=url) as two:

@@ -71,13 +71,14 @@ class Alerting:
             raise ValueError(f"each sink has a name of its own, got {named}")
         self._remind = timedelta(seconds=parse_duration(remind, role="remind") / SECOND)
         self._checks, self._upstream = tuple(checks), dict(upstream or {})
-        self._watch = Watch(self._checks)
         self._owns_store = isinstance(store, str)
         self.store = Store(store) if isinstance(store, str) else store
         self._lock = threading.Lock()
+        self._me = uuid.uuid4().hex
+        self._saved: tuple[str, dict[str, Any]] | None = None
         self._writer: str | None = None
         try:
-            self._restore()
+            self._load(self.store.state(self.name))
         except BaseException:
             self._close_store()
             raise
@@ -131,8 +132,16 @@ class Alerting:
         with self._lock:
             try:
                 return self._update(monitor, moment)
+            except _Overtaken:
+                self._load(self.store.state(self.name))
+                if (self._writer or "").startswith(self._me):  # kept, though its answer was lost
+                    return self._update(monitor, moment)
+                raise RuntimeError(
+                    f"another process has updated the alerts named {self.name!r}; give each a name "
+                    "of its own, or let only one of them update"
+                ) from None
             except BaseException:
-                self._restore()
+                self._load(self._saved)
                 raise
 
     def _update(self, monitor: Monitor, now: datetime) -> pa.Table:
@@ -150,16 +159,17 @@ class Alerting:
         messages = self._incidents.take(changes.to_pylist(), now, mutes)
         if not values and not messages:
             return changes
-        writer = uuid.uuid4().hex
+        writer = f"{self._me}-{uuid.uuid4().hex}"
         latest: dict[str, dict[str, Any] | None] = {
             each.incident: each.to_dict() for each in messages
         }
         latest |= dict.fromkeys(before - set(self._incidents.open))
+        saved = writer, self._state()
         entry = Entry(
             name=self.name,
             writer=writer,
             before=self._writer,
-            state=self._state(),
+            state=saved[1],
             values=values,
             changes=changes,
             messages=[each.to_dict() for each in messages],
@@ -167,11 +177,8 @@ class Alerting:
             incidents=latest,
         )
         if not self.store.record(entry, now=now):
-            raise RuntimeError(
-                f"another process has updated the alerts named {self.name!r}; give each a name of "
-                "its own, or let only one of them update"
-            )
-        self._writer = writer
+            raise _Overtaken
+        self._writer, self._saved = writer, saved
         for courier in self._couriers:
             courier.call()
         return changes
@@ -180,17 +187,20 @@ class Alerting:
         incidents = [each.to_dict() for each in self._incidents.open.values()]
         return {"watch": self._watch.state(), "incidents": incidents}
 
-    def _restore(self) -> None:
-        """Go on where the store says that the last update ended."""
-        saved = self.store.state(self.name)
+    def _load(self, saved: tuple[str, dict[str, Any]] | None) -> None:
+        """Go on from a state, or begin."""
+        self._saved = saved
+        self._watch = Watch(self._checks)
         self._incidents = Incidents(upstream=self._upstream, remind=self._remind)
-        if saved is None:
-            self._writer, self._watch = None, Watch(self._checks)
-            return
-        self._writer, state = saved
-        self._watch.restore(state["watch"])
-        opened = [Incident.from_dict(each) for each in state["incidents"]]
-        self._incidents.open = {each.key: each for each in opened}
+        self._writer = None if saved is None else saved[0]
+        if saved is not None:
+            self._watch.restore(saved[1]["watch"])
+            opened = [Incident.from_dict(each) for each in saved[1]["incidents"]]
+            self._incidents.open = {each.key: each for each in opened}
+
+
+class _Overtaken(Exception):
+    """Somebody else has written under the name."""
 
 
 def _made(monitor: Monitor) -> dict[str, str]:

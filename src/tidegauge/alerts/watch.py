@@ -471,11 +471,14 @@ class Watch:
         if mark is None:
             return
         now = int(np.datetime64(mark.replace(tzinfo=None), "us").astype(np.int64))
+        wanted = list(dict.fromkeys(check.metric for check in self.checks))
+        whole = monitor.metrics(wanted, window=monitor.window)  # all of one moment
+        metrics = whole["metric"].cast(pa.string())
+        ends = whole["window_end"].cast(pa.int64()).to_numpy()
         for check in self.checks:
-            table = monitor.metrics(check.metric, window=monitor.window)
             delay = 0 if check.delay is None else parse_duration(check.delay, role="delay")
-            ends = table["window_end"].cast(pa.int64()).to_numpy()
-            table = table.filter(pa.array(ends + delay <= now))
+            own = pc.equal(metrics, registry.get(check.metric).label)
+            table = whole.filter(pc.and_(own, pa.chunked_array([ends + delay <= now])))
             series = Series.from_table(table)
             series = series.at([k for k, each in enumerate(series.names) if check.watches(each)])
             baseline = Series.from_table(self._baseline(check, monitor), like=series)
