@@ -91,7 +91,7 @@ sanitize: $(VENV)/tested
 	$(BIN)/python setup.py --quiet build_ext --build-lib $(SANITIZED) --build-temp build/sanitized-objects
 	PYTHONPATH=$(SANITIZED) HYPOTHESIS_PROFILE=sanitize ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
-	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_embedding.py tests/test_sample.py tests/test_monitor.py tests/test_windows.py tests/test_fuzz.py
+	$(BIN)/python -m pytest -q --capture=no -p no:cacheprovider tests/test_core.py tests/test_arrow.py tests/test_embedding.py tests/test_sample.py tests/test_monitor.py tests/test_windows.py tests/test_fuzz.py tests/test_shap_core.py
 
 # Over a million damaged messages into what reads strangers' bytes, the core built with sanitizers.
 fuzz: sanitize

@@ -194,7 +194,9 @@ def test_fit_reads_in_batches(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(
         tg.Reference,
         "fit",
-        lambda tables, schema: fit([t for t in tables if sizes.append(t.num_rows) is None], schema),
+        lambda tables, schema, **options: fit(
+            [t for t in tables if sizes.append(t.num_rows) is None], schema, **options
+        ),
     )
     small = tmp_path / "small.tide"
     document(ask("fit", "reference.parquet", "--out", str(small), *ROLES, "--json"))
@@ -233,6 +235,43 @@ def test_slices_finds_the_segment_that_has_changed(ask, folder):
     assert "origin=JFK" in out
     assert "slices tested are found" in out
     assert ask("slices", "r.tide", "changed.parquet", "--metric", "mae")[0] == 2
+
+
+def test_explain_says_what_moved_the_model(ask, folder):
+    (folder / "lateness.py").write_text(
+        "def model(rows):\n    return rows[:, 0] / 4_000\n\n"
+        "def broken(rows):\n    raise ValueError('no such airport')\n"
+    )
+    features = ("--features", "distance,wind")
+    fitted = ("fit", "reference.parquet", "--out", "rows.tide", *ROLES, *features)
+    assert ask(*fitted, "--sample-rows", "500")[0] == 0
+    asked = ("explain", "rows.tide", "current.parquet", "--model", "lateness:model")
+    found = document(ask(*asked, "--json"))
+    first, second = found["causes"]
+    assert (first["column"], second["column"]) == ("distance", "wind")
+    assert first["importance"] == pytest.approx(0.25, rel=0.1)  # a move of 1,000, in fourths
+    assert second["importance"] == 0
+    moved = {part["name"]: part["value"] for part in found["parts"] if part["kind"] == "feature"}
+    change = found["shift"]["after"] - found["shift"]["before"]
+    assert sum(moved.values()) == pytest.approx(change)
+    assert moved["distance"] == pytest.approx(0.25, rel=0.1)
+    code, out, _ = ask(*asked, "--loss", "brier_score")
+    assert code == 0
+    assert "importance" in out
+    assert "mean brier_score" in out
+    assert "distance" in out
+    for model, told in (
+        ("lateness:broken", "no such airport"),
+        ("lateness:nothing", "has no function 'nothing'"),
+        ("lateness", "--model is a file that ends in .onnx or MODULE:FUNCTION"),
+        ("nothing.onnx", "no such ONNX file: nothing.onnx"),
+    ):
+        code, out, err = ask(*asked[:-1], model)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert told in err
+    code, _, err = ask("explain", "r.tide", *asked[2:])
+    assert code == 2
+    assert "sample_rows" in err
 
 
 def test_report_takes_a_wider_window(ask):

@@ -34,7 +34,9 @@ import tidegauge as tg
 from tidegauge import metrics as registry
 from tidegauge import page, summary, terminal
 from tidegauge.engine import DEVICES, DeviceError
+from tidegauge.explain import ModelError
 from tidegauge.figures import number, short
+from tidegauge.shift import LOSSES
 from tidegauge.window import parse_duration
 
 ROWS = 1 << 18  # rows in memory at a time; a reference chooses its bins from the first so many
@@ -634,14 +636,19 @@ def functions(options: argparse.Namespace) -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
     for given in options.derived:
         name, _, place = given.partition("=")
-        module, _, function = place.partition(":")
-        if not (name and module and function):
+        if not name or not re.fullmatch(r"[^:]+:[^:]+", place):
             raise UsageError(f"--derived is NAME=MODULE:FUNCTION, got {given!r}")
-        there = getattr(own_module(module), function, None)
-        if not callable(there):
-            raise UsageError(f"--derived {name}: module {module} has no function {function!r}")
-        found[name] = there
+        found[name] = own_function(place, f"--derived {name}")
     return found
+
+
+def own_function(place: str, option: str) -> Callable[..., Any]:
+    """Find a function of the user's, written MODULE:FUNCTION."""
+    module, _, name = place.partition(":")
+    there = getattr(own_module(module), name, None)
+    if not callable(there):
+        raise UsageError(f"{option}: module {module} has no function {name!r}")
+    return there  # type: ignore[no-any-return]
 
 
 @command(
@@ -681,6 +688,13 @@ def compare(options: argparse.Namespace) -> Answer:
 @command(
     option("table", type=Path, help=f"what is normal, {TABLE}"),
     option("--out", type=Path, required=True, metavar="REF.tide"),
+    option(
+        "--sample-rows",
+        type=int,
+        default=0,
+        metavar="N",
+        help="keep whole rows: `explain` needs some",
+    ),
     SCHEMA,
     DERIVED,
     *ROLES,
@@ -698,7 +712,9 @@ def fit(options: argparse.Namespace) -> Answer:
         first = next(batches)
         allowed("column", mentioned(given), first.schema.names)
         schema = load_schema(options) or tg.Schema.infer(first, **given)
-        reference = tg.Reference.fit(chain([first], batches), schema)
+        with answering():
+            rows = options.sample_rows
+            reference = tg.Reference.fit(chain([first], batches), schema, sample_rows=rows)
     reference.save(options.out)
     document = {"reference": str(options.out), "schema": schema.to_toml()}
     return Answer(document, lambda: [f"wrote {options.out}", schema.to_toml()])
@@ -739,10 +755,14 @@ def report(options: argparse.Namespace) -> Answer:
     return Answer(report_document(found), lambda: show_report(found, options.html))
 
 
-def monitor_for(reference: tg.Reference, options: argparse.Namespace) -> tg.Monitor:
+def monitor_for(
+    reference: tg.Reference, options: argparse.Namespace, sample_rows: int = 0
+) -> tg.Monitor:
     """Monitor that answers for the windows asked for; a label is joined however late it came."""
     pane = options.window if options.window in PANES else "1d"
-    return tg.Monitor(reference, window=pane, lateness=FOREVER, device=options.device)
+    return tg.Monitor(
+        reference, window=pane, lateness=FOREVER, device=options.device, sample_rows=sample_rows
+    )
 
 
 def log_tables(monitor: tg.Monitor, options: argparse.Namespace) -> None:
@@ -752,6 +772,53 @@ def log_tables(monitor: tg.Monitor, options: argparse.Namespace) -> None:
             monitor.log(batch)
         for batch in read.table(options.labels) if options.labels else ():
             monitor.label(batch)
+
+
+@command(
+    option("reference", type=Path, help="a file that `tidegauge fit --sample-rows` wrote"),
+    option("table", type=Path, help=f"predictions, {TABLE}"),
+    option(
+        "--model",
+        required=True,
+        metavar="FILE.onnx|MODULE:FUNCTION",
+        help="from rows of the features to predictions",
+    ),
+    option("--loss", choices=list(LOSSES), help="split its change, not that of the prediction"),
+    option("--labels", type=Path, metavar="TABLE", help="outcomes that came later"),
+    option("--window", default="all", help="10min, 1h, 1d, 30d, 1mo, ...; one over all by default"),
+    option("--max-rows", type=int, default=1_000, metavar="N", help="of each window; default 1000"),
+    option("--max-evaluations", type=int, metavar="N", help="of the model for each row"),
+    DERIVED,
+    DEVICE,
+)
+def explain(options: argparse.Namespace) -> Answer:
+    """Say what every feature does to a model's predictions, and what has moved them.
+
+    Importance is the root of the mean squared SHAP value, in units of the prediction, without the
+    bias of noise. The change since the reference, of the mean prediction or a loss, is split over
+    the features in the latest window.
+    """
+    model = options.model
+    if not model.endswith(".onnx"):
+        if not re.fullmatch(r"[^:]+:[^:]+", model):
+            raise UsageError(
+                f"--model is a file that ends in .onnx or MODULE:FUNCTION, got {model!r}"
+            )
+        model = own_function(model, "--model")
+    reference = tg.Reference.load(options.reference, derived=functions(options))
+    monitor = monitor_for(reference, options, sample_rows=options.max_rows)
+    log_tables(monitor, options)
+    asked = {name: getattr(options, name) for name in ("window", "max_rows", "max_evaluations")}
+    with answering():
+        found = monitor.explain(model, **asked)
+        shift = monitor.explain_shift(model, loss=options.loss, **asked)
+    document = {
+        "causes": found.causes.to_pylist(),
+        "metrics": found.to_arrow().to_pylist(),
+        "shift": {"of": shift.what, "before": shift.before, "after": shift.after},
+        "parts": shift.to_arrow().to_pylist(),
+    }
+    return Answer(document, lambda: [repr(found), repr(shift)])
 
 
 @command(
@@ -1260,10 +1327,10 @@ def check_metrics(names: Iterable[str] | None) -> None:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Pass on what the library says of a metric or window that it cannot give."""
+    """Pass on what the library says of a metric, window or model that it cannot give."""
     try:
         yield
-    except ValueError as error:
+    except (ValueError, ModelError) as error:
         raise UsageError(one_line(error)) from error
 
 
