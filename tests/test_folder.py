@@ -33,8 +33,8 @@ def incoming(tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(directory: Path, reference: Path, **settings: Any) -> Iterator[Server]:
-    """A server that looks into a folder when it starts, and then when it is told to."""
-    folder = Folder(directory / "incoming", "flights", **{"every": "1h", **settings})
+    """A server that looks into a folder."""
+    folder = Folder(directory / "incoming", "flights", **{"every": "1s", **settings})
     models = {"flights": ModelConfig(reference)}
     with Server(config(directory, models=models, folders={"nightly": folder})) as running:
         yield running
@@ -46,6 +46,12 @@ def account(server: Server) -> Mapping[str, int]:
 
 def counts(server: Server) -> Mapping[str, int]:
     return server.doors["folders.nightly"].counts
+
+
+def look_again(server: Server) -> None:
+    """Wait until it has looked into the folder from now on."""
+    before = counts(server)["looks"]
+    until(lambda: counts(server)["looks"] >= before + 2)
 
 
 def drop(path: Path, rows: pa.RecordBatch, **settings: Any) -> None:
@@ -79,7 +85,7 @@ def test_a_file_is_read_once_and_again_when_it_changes(
     drop(path, predictions(100))
     for _ in range(2):
         with serving(tmp_path, reference) as server:
-            server.doors["folders.nightly"].look()
+            look_again(server)
             assert account(server)["predictions"] == 100
     drop(path, predictions(150))
     with serving(tmp_path, reference) as server:
@@ -87,7 +93,7 @@ def test_a_file_is_read_once_and_again_when_it_changes(
         assert account(server)["duplicate_predictions"] == 100
         path.unlink()
         until(lambda: counts(server)["files"] == 1)
-        server.doors["folders.nightly"].look()
+        look_again(server)
         assert not server.desk.journal.marks(b"folder")
 
 
@@ -101,10 +107,10 @@ def test_half_written_files_are_left_alone(tmp_path: Path, incoming: Path, refer
     with serving(tmp_path, reference) as server:
         until(lambda: counts(server)["files"] == 1)
         assert (account(server)["predictions"], counts(server)["broken"]) == (100, 1)
-        server.doors["folders.nightly"].look()
+        look_again(server)
         assert counts(server)["broken"] == 1
         drop(half, predictions(100, first=100))
-        server.doors["folders.nightly"].look()
+        look_again(server)
         assert account(server)["predictions"] == 200
 
 
@@ -141,7 +147,7 @@ def test_a_file_of_nothing_but_faults_is_given_up(
 def test_a_journal_that_cannot_be_written_is_waited_for(
     tmp_path: Path, incoming: Path, reference: Path
 ) -> None:
-    with serving(tmp_path, reference, every="1s") as server:
+    with serving(tmp_path, reference) as server:
         server.desk.trouble = JournalError("DISK_FULL", "no space")
         drop(incoming / "predictions.parquet", predictions(100))
         until(lambda: server.desk.refused["flights", "DISK_FULL"] > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
@@ -45,14 +46,12 @@ class Carrier:
         self.kind = kind
         self.version = version
         self._stop = stop
-        self._dropped = 0  # rows that the desk does not know of yet
+        self.dropped = 0  # rows let go that the desk does not know of yet
 
     def carry(
         self,
         rows: pa.RecordBatch,
         cuts: Sequence[int],
-        *,
-        name: Callable[[int, int], str],
         marks: Callable[[int], Marks],
     ) -> list[tuple[int, Refused]]:
         """Write rows, each transaction with a mark of how far it is.
@@ -64,8 +63,6 @@ class Carrier:
         cuts
             Where they may be cut to find a faulty part: the ends of all parts, the last one that
             of the rows.
-        name
-            Request id of the parts from one to before another.
         marks
             What is to be kept once the parts before one are written.
 
@@ -86,14 +83,14 @@ class Carrier:
             start = cuts[first - 1] if first else 0
             part = rows.slice(start, cuts[last - 1] - start)
             try:
-                self._write(part, name(first, last), marks(last))
+                self._write(part, marks(last))
             except Refused as refusal:
                 if last - first > 1:
                     middle = (first + last) // 2
                     waiting += [(middle, last), (first, middle)]
                     continue
                 refused.append((first, refusal))
-                self._dropped += part.num_rows
+                self.dropped += part.num_rows
         if refused and refused[-1][0] == len(cuts) - 1:
             self.mark(marks(len(cuts)))
         return refused
@@ -102,8 +99,9 @@ class Carrier:
         """Keep marks without rows."""
         self._patiently(lambda: self.desk.mark(marks).result())
 
-    def _write(self, rows: pa.RecordBatch, request_id: str, marks: Marks) -> None:
+    def _write(self, rows: pa.RecordBatch, marks: Marks) -> None:
         body, rows = batches.rewritten(rows)
+        request_id = uuid.uuid4().hex  # for every attempt: one that failed may be on the disk
 
         def write() -> None:
             self.desk.write(
@@ -114,12 +112,12 @@ class Carrier:
                 body=body,
                 rows=rows,
                 version=self.version,
-                dropped=self._dropped,
+                dropped=self.dropped,
                 marks=marks,
             ).result()
 
         self._patiently(write)
-        self._dropped = 0
+        self.dropped = 0
 
     def _patiently(self, write: Callable[[], object]) -> None:
         """Try again for as long as the desk can take nothing."""

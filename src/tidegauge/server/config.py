@@ -22,6 +22,19 @@ LARGEST_MESSAGE = 16 << 20
 Acknowledge = Literal["durable", "received"]
 """Whether an event is on the disk when its sender is told that it was taken."""
 
+Format = Literal["json", "arrow", "protobuf"]
+"""Of a message: rows as JSON, an Arrow IPC stream, or a write request of `tidegauge.v1`."""
+
+Start = Literal["earliest", "latest"]
+
+OWN_OPTIONS = {
+    "bootstrap.servers",
+    "group.id",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "auto.offset.reset",
+}
+
 Names = str | tuple[str, ...]
 """One name for a tensor that is a column, or a vector; one for each of its columns, "" for none."""
 
@@ -316,6 +329,32 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class Kafka:
+    """Topics of Kafka that hold the events of a model.
+
+    >>> Kafka("localhost:9092", "flights", predictions="flights").format
+    'json'
+    """
+
+    servers: str
+    model: str
+    predictions: str = ""  # topic; none unless given
+    outcomes: str = ""
+    format: Format = "json"
+    version: str = ""  # of the model, for messages that name none
+    group: str = "tidegauge"
+    partitions: tuple[int, ...] = ()  # those that are read here; shared by the group unless given
+    start: Start = "earliest"  # where a partition is begun that nobody has read
+    options: Mapping[str, str] = field(default_factory=dict)  # of librdkafka
+
+    def __post_init__(self) -> None:
+        if not (self.predictions or self.outcomes) or self.predictions == self.outcomes:
+            raise ConfigError("predictions and outcomes are the names of topics: one, or two")
+        if taken := [name for name in self.options if name in OWN_OPTIONS]:
+            raise ConfigError(f"options: {taken[0]!r} is not yours to choose")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     r"""All of it.
 
@@ -335,6 +374,7 @@ class Config:
     events: Events = field(default_factory=Events)
     flight: Flight | None = None
     folders: Mapping[str, Folder] = field(default_factory=dict)
+    kafka: Mapping[str, Kafka] = field(default_factory=dict)
 
 
 _TABLES = {
@@ -347,7 +387,7 @@ _TABLES = {
     "events": Events,
     "flight": Flight,
 }
-_NAMED = {"models": ModelConfig, "folders": Folder}  # one table for each name
+_NAMED = {"models": ModelConfig, "folders": Folder, "kafka": Kafka}  # one table for each name
 
 
 def config_of(text: str, directory: Path = Path()) -> Config:

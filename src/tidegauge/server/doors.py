@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Protocol
 
-from tidegauge.server.config import Config, ConfigError, Folder
+from tidegauge.server.config import Config, ConfigError, Folder, Kafka
 from tidegauge.server.desk import Desk
 from tidegauge.server.security import Gate
 
@@ -43,6 +43,8 @@ def open_doors(desk: Desk, gate: Gate, config: Config) -> dict[str, Door]:
             add("http", lambda: _http(desk, gate, config))
         for name, folder in config.folders.items():
             add(f"folders.{name}", partial(_folder, desk, name, folder))
+        for name, topics in config.kafka.items():
+            add(f"kafka.{name}", partial(_kafka, desk, name, topics))
         opened.pop_all()
     return doors
 
@@ -57,6 +59,14 @@ def _flight(desk: Desk, gate: Gate, config: Config) -> Door:
     from tidegauge.server.flight import FlightDoor
 
     return FlightDoor(desk, gate, config)
+
+
+def _kafka(desk: Desk, name: str, topics: Kafka) -> Door:
+    from tidegauge.server.kafka import KafkaDoor
+
+    if topics.model not in desk.models:
+        raise ConfigError(f"[kafka.{name}] there is no model {topics.model!r}")
+    return KafkaDoor(desk, name, topics)
 
 
 def _folder(desk: Desk, name: str, folder: Folder) -> Door:

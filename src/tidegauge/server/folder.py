@@ -41,7 +41,7 @@ class Found:
 
     @property
     def digest(self) -> str:
-        """Stands for it in marks and request ids."""
+        """Stands for it in marks."""
         text = f"{self.name}\0{self.n_bytes}\0{self.changed}"
         return sha256(text.encode(errors="surrogateescape")).hexdigest()[:32]
 
@@ -54,10 +54,6 @@ class _Progress:
     prefix: bytes
     first: int
     total: int
-
-    def name(self, start: int, end: int) -> str:
-        """Request id of some rows of the batch."""
-        return f"{self.found.digest}-{self.first + start}-{self.first + end}"
 
     def marks(self, end: int) -> Marks:
         """What is kept once the rows before one are written."""
@@ -81,7 +77,7 @@ class FolderDoor:
     port: int | None = None
 
     def __init__(self, desk: Desk, name: str, folder: Folder) -> None:
-        self.counts: Counter[str] = Counter()  # "files" and "rows" read, rows "refused"
+        self.counts: Counter[str] = Counter()  # "looks", "files" and "rows" read, rows "refused"
         self._desk = desk
         self._folder = folder
         self._prefix = f"folder\0{name}\0".encode()
@@ -129,6 +125,7 @@ class FolderDoor:
                     raise Stopped
         if gone := marks.keys() - there:
             self._carriers[PREDICTIONS].mark(dict.fromkeys(gone))
+        self.counts["looks"] += 1
 
     def _files(self, pattern: str) -> Iterator[Found]:
         """Files of a pattern; what begins with a dot or an underscore is still being written."""
@@ -164,9 +161,8 @@ class FolderDoor:
         faulty = 0
         for first, rows in _batches(file, names, size, done):
             progress = _Progress(found, self._prefix, first, total)
-            refused = self._carriers[kind].carry(
-                rows, range(1, rows.num_rows + 1), name=progress.name, marks=progress.marks
-            )
+            cuts = range(1, rows.num_rows + 1)
+            refused = self._carriers[kind].carry(rows, cuts, progress.marks)
             self.counts["rows"] += rows.num_rows - len(refused)
             self.counts["refused"] += len(refused)
             for row, refusal in refused[:10]:
