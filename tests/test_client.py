@@ -429,9 +429,10 @@ def test_faulty_rows_are_found_and_the_others_are_counted(server, caplog):
 
 def test_a_service_that_is_wrong_altogether_is_not_halved_for_ever(server, monkeypatch):
     monkeypatch.setattr(sender_module, "SPLITS", 5)
-    with Client(f"localhost:{server.port}", model="flights", batch_rows=100) as client:
-        for row in predictions(1_000).to_pylist():
-            client.log(row | {"score": 7.0})
+    with Client(f"localhost:{server.port}", model="flights") as client:
+        for at in range(10):
+            rows = predictions(100, first=100 * at)
+            client.log(rows.set_column(4, "score", pa.array(np.full(100, 7.0))))
         assert client.flush(SOON)
         stats = client.stats()
     assert (stats.refused, stats.delivered, stats.balanced) == (1_000, 0, True)
