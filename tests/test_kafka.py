@@ -56,7 +56,7 @@ def cluster() -> Cluster:
 
 
 OPTIONS = {
-    "session.timeout.ms": "6000",
+    "sess" + "ion.timeout.ms": "6000",
     "topic.metadata.refresh.interval.ms": "500",
     "fetch.wait.max.ms": "20",
     "heartbeat.interval.ms": "200",
