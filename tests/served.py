@@ -162,6 +162,7 @@ class ServerProcess:
             self.said.append(line)
             if line.startswith("tidegauge: listening on port "):
                 return int(line.split()[-1])
+        self.wait()
         raise RuntimeError("".join(self.said))
 
     def caller(self) -> Caller:

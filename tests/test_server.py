@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
+from onnx import TensorProto, helper
 from served import (
     Caller,
     config,
@@ -77,7 +80,7 @@ def test_events_are_counted_as_a_monitor_counts_them(caller: Caller, reference: 
         monitor.log(rows)
         monitor.label(labels)
     assert caller.account() == monitor.account.to_dict()
-    assert caller.metrics().equals(monitor.metrics().unify_dictionaries())
+    assert caller.metrics().to_pylist() == monitor.metrics().to_pylist()
     windows = caller.query.ListWindows(query_pb2.ListWindowsRequest(model="flights")).windows
     assert [(each.rows, each.labels, each.closed) for each in windows] == [
         (1000, 800, True),
@@ -221,9 +224,81 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path, referenc
     with Server(settings) as server:
         caller = Caller(f"127.0.0.1:{server.port}")
         assert caller.account() == before
-        assert caller.metrics().equals(metrics)
+        assert caller.metrics().to_pylist() == metrics.to_pylist()
         assert caller.log(predictions(300), request_id="r1").replayed
         assert server.desk.models["flights"].dropped == 4
+
+
+def test_windows_are_told_of_as_they_close(server: Server, caller: Caller) -> None:
+    caller.log(predictions(500))
+    asked = query_pb2.StreamEventsRequest(model="flights")
+    events = caller.query.StreamEvents(asked, timeout=30)
+    until(lambda: len(server.desk._listeners) > 1)
+    caller.log(predictions(2000, first=500))  # two hours and a half: two windows close
+    first, second = next(events), next(events)
+    assert [each.window_closed.rows for each in (first, second)] == [1000, 1000]
+    assert first.window_closed.end == second.window_closed.start
+    events.cancel()
+    asked.cursor = first.cursor
+    again = caller.query.StreamEvents(asked, timeout=30)
+    assert next(again).window_closed == second.window_closed
+    again.cancel()
+    asked.cursor = "nonsense"
+    refused(lambda: list(caller.query.StreamEvents(asked)), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def test_tables_are_compared_without_being_kept(caller: Caller) -> None:
+    request = query_pb2.CompareRequest(model="flights", current=batches.pack(predictions(500)))
+    found = pa.ipc.open_stream(caller.query.Compare(request).arrow_stream).read_all()
+    assert {"age", "plan"} <= set(found["column"].to_pylist())
+    alone = query_pb2.CompareRequest(
+        reference_columns=batches.pack(predictions(500)), current=batches.pack(predictions(500))
+    )
+    found = pa.ipc.open_stream(caller.query.Compare(alone).arrow_stream).read_all()
+    psi = found.filter(pc.equal(found["metric"].cast(pa.string()), "psi"))
+    assert set(psi["value"].to_pylist()) == {0.0}
+    assert caller.account()["predictions"] == 0
+    nothing = query_pb2.CompareRequest(current=batches.pack(predictions(5)))
+    refused(lambda: caller.query.Compare(nothing), grpc.StatusCode.INVALID_ARGUMENT)
+
+
+def test_a_slow_question_does_not_hold_up_the_writers(server: Server, caller: Caller) -> None:
+    caller.log(predictions(100))
+    with server.desk.models["flights"].frozen():  # somebody is asking
+        assert caller.log(predictions(100, first=100)).outcome.accepted == 100
+        assert caller.account()["predictions"] == 200
+    windows = caller.query.ListWindows(query_pb2.ListWindowsRequest(model="flights")).windows
+    assert [each.rows for each in windows] == [200]
+
+
+def test_a_model_is_explained_by_its_file(tmp_path: Path, caller: Caller) -> None:
+    asked = query_pb2.ExplainRequest(model="flights")
+    found = refused(lambda: caller.query.Explain(asked), grpc.StatusCode.FAILED_PRECONDITION)
+    assert "onnx" in found["message"]
+    rows = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    schema = tg.Schema(features=["a", "b"], prediction_id="id")
+    table = {"a": rows[:, 0], "b": rows[:, 1], "id": np.arange(400)}
+    tg.Reference.fit(table, schema, sample_rows=200).save(tmp_path / "r.tide")
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [2, 1], [3.0, 0.0])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "linear",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [weights],
+    )
+    onnx_model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    (tmp_path / "m.onnx").write_bytes(onnx_model.SerializeToString())
+    model = ModelConfig(tmp_path / "r.tide", sample_rows=100, onnx=tmp_path / "m.onnx")
+    with Server(config(tmp_path / "own", models={"linear": model})) as server:
+        other = Caller(f"127.0.0.1:{server.port}")
+        batch = pa.record_batch({name: pa.array(values) for name, values in table.items()})
+        other.log(batch, model="linear")
+        reply = other.query.Explain(query_pb2.ExplainRequest(model="linear"))
+    found = pa.ipc.open_stream(reply.arrow_stream).read_all().to_pylist()
+    value = {row["column"]: row["value"] for row in found if row["metric"] == "shap_importance"}
+    assert value["a"] > 1
+    assert value["b"] == pytest.approx(0, abs=1e-4)
 
 
 def test_health_follows_the_server(server: Server) -> None:

@@ -1118,6 +1118,44 @@ class Monitor:
 
     # -- state ---------------------------------------------------------------------------------
 
+    def snapshot(self) -> Monitor:
+        """Copy what has been counted, to ask it for long while this one goes on counting.
+
+        Sums, sampled rows and the watermark are those of now; predictions that wait for their
+        labels are not in it, so it is for answers alone.
+
+        >>> import tidegauge as tg
+        >>> monitor = tg.Monitor(tg.Reference.fit({"x": [1, 2]}, tg.Schema(features=["x"])))
+        >>> monitor.log({"x": [1, 2, 3]})
+        3
+        >>> frozen = monitor.snapshot()
+        >>> monitor.log({"x": [4]})
+        1
+        >>> [each.windows()["rows"].to_pylist() for each in (frozen, monitor)]
+        [[3], [4]]
+        """
+        with self._lock:
+            self._engine.check()
+            table = self._table.state()
+            sample = None if self._sample is None else self._sample.state()
+            mark = self._join.watermark
+        copy = Monitor(
+            self.reference,
+            window=self.window,
+            retention=self.retention,
+            lateness=self.lateness,
+            model=self.model,
+            threads=1,
+            max_segments=self.max_segments,
+            sample_rows=self.sample_rows,
+        )
+        copy._table.add_state(*table)
+        if copy._sample is not None and sample is not None:
+            copy._sample.add_state(*sample)
+        if mark != NEVER:
+            copy._join.advance(mark)
+        return copy
+
     def merge(self, other: Monitor) -> None:
         """Add everything that another monitor of the same reference has counted.
 

@@ -12,8 +12,9 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -50,6 +51,7 @@ from tidegauge.reference import Reference
 from tidegauge.server import batches
 from tidegauge.server.refused import Code, Refused, invalid
 from tidegauge.v1 import admin_pb2, batch_pb2
+from tidegauge.window import parse_duration
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +75,26 @@ class Watched:
 
     monitor: Monitor
     dropped: int = 0  # rows that clients say they let go
+    changes: int = 0  # how often something was counted
     schema_toml: str = ""
     fingerprint: int = 0
+    _frozen: tuple[int, Monitor] | None = None
+    _asking: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def frozen(self) -> Iterator[Monitor]:
+        """What has been counted so far, for one to ask at a time; counting goes on meanwhile."""
+        with self._asking:
+            changes = self.changes
+            if self._frozen is None or self._frozen[0] != changes:
+                self._frozen = None  # not both at once
+                self._frozen = (changes, self.monitor.snapshot())
+            yield self._frozen[1]
+
+    @property
+    def pane(self) -> int:
+        """Width of the windows, microseconds."""
+        return parse_duration(self.monitor.window, role="window")
 
     def __post_init__(self) -> None:
         self.schema_toml = self.monitor.schema.to_toml()
@@ -544,6 +564,8 @@ class Desk:
         self.journal.commit(group, marks)
         self._since_checkpoint += sum(order.n_bytes for order in orders)
         self.models = self._counting
+        for name in {order.record.model for order in requests}:
+            self.models[name].changes += 1
         self.n_rows += sum(order.counts[0] for order in orders)
 
     # -- from the disk to memory -------------------------------------------------------------------
@@ -717,8 +739,12 @@ class Desk:
         """Call a function after every group and whenever the desk stops or starts to take."""
         self._listeners.append(listener)
 
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Call it no more."""
+        self._listeners.remove(listener)
+
     def _tell(self) -> None:
-        for listener in self._listeners:
+        for listener in list(self._listeners):
             listener()
 
     @property

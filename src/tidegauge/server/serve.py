@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 
 WORKERS = 128  # threads for calls that are not streams; one that waits costs a few kilobytes
 SWITCH = 0.0005  # seconds that a thread may keep the interpreter while others wait
-STREAM_GRACE = 2.0  # seconds that a stream has to end after the server said that it stops
 SERVICES = {
     "tidegauge.v1.IngestService": ingest_pb2,
     "tidegauge.v1.QueryService": query_pb2,
@@ -166,7 +165,10 @@ class Server:
         )
         gate = Gate(self.config.tokens)
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(self._ingest, server)
-        query_pb2_grpc.add_QueryServiceServicer_to_server(QueryService(self.desk, gate), server)
+        onnx = {name: model.onnx for name, model in self.config.models.items() if model.onnx}
+        query_pb2_grpc.add_QueryServiceServicer_to_server(
+            QueryService(self.desk, gate, onnx), server
+        )
         admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.desk, gate), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if listen.reflection:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import grpc
@@ -20,6 +24,7 @@ from grpc_status import rpc_status
 from pyarrow import ipc
 
 from tidegauge.journal import COLUMNS, FORGET, OUTCOMES, PREDICTIONS, STREAM, JournalError
+from tidegauge.monitor import compare
 from tidegauge.server import batches
 from tidegauge.server.desk import Answer, Desk, Watched
 from tidegauge.server.refused import Refused, invalid
@@ -38,6 +43,9 @@ log = logging.getLogger(__name__)
 DOMAIN = "tidegauge"
 VERSION = version("tidegauge")
 PART = 1 << 20  # bytes of an answer that are sent at once
+MAX_LISTENERS = 32  # calls of StreamEvents at once
+HEARTBEAT = 5.0  # seconds after which a listener is looked after without news
+FOREVER = 1 << 62
 WINDOW = 64  # requests of one stream that may wait for their replies
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -268,9 +276,13 @@ def stream_response(
 class QueryService(query_pb2_grpc.QueryServiceServicer):
     """Reads."""
 
-    def __init__(self, desk: Desk, gate: Gate) -> None:
+    def __init__(
+        self, desk: Desk, gate: Gate, onnx: Mapping[str, Path] = MappingProxyType({})
+    ) -> None:
         self._desk = desk
         self._gate = gate
+        self._onnx = onnx
+        self._listeners = threading.BoundedSemaphore(MAX_LISTENERS)
 
     def _model(self, name: str, context: grpc.ServicerContext) -> Watched:
         self._gate.check(_authorization(context), "read", name)
@@ -281,16 +293,13 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         self, request: query_pb2.GetMetricsRequest, context: grpc.ServicerContext
     ) -> Iterator[query_pb2.GetMetricsResponse]:
         """Compute metrics of windows."""
-        monitor = self._model(request.model, context).monitor
-        try:
+        with self._model(request.model, context).frozen() as monitor, _asked("metrics"):
             table = monitor.metrics(
                 list(request.metrics) or None,
                 columns=list(request.columns) or None,
                 window=request.window or None,
                 step=request.step or None,
             )
-        except (ValueError, KeyError) as error:
-            raise invalid("metrics", str(error.args[0])) from None
         for part in _parts(table):
             yield query_pb2.GetMetricsResponse(arrow_stream=part)
 
@@ -299,8 +308,98 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         self, request: query_pb2.ListWindowsRequest, context: grpc.ServicerContext
     ) -> query_pb2.ListWindowsResponse:
         """List the windows that are kept."""
-        monitor = self._model(request.model, context).monitor
-        return query_pb2.ListWindowsResponse(windows=windows_of(monitor))
+        with self._model(request.model, context).frozen() as monitor:
+            return query_pb2.ListWindowsResponse(windows=windows_of(monitor))
+
+    @_rpc
+    def Explain(
+        self, request: query_pb2.ExplainRequest, context: grpc.ServicerContext
+    ) -> query_pb2.ExplainResponse:
+        """Measure what each feature does in every window, by the model's ONNX file."""
+        watched = self._model(request.model, context)
+        path = self._onnx.get(request.model)
+        if path is None:
+            raise Refused(
+                "FAILED_PRECONDITION",
+                "NO_MODEL_FILE",
+                f"the server cannot call model {request.model!r}; name its file by "
+                f"`onnx` under [models.{request.model}]",
+            )
+        with watched.frozen() as monitor, _asked("model"):
+            found = monitor.explain(str(path), window=request.window or None)
+        return query_pb2.ExplainResponse(arrow_stream=b"".join(_parts(found.to_arrow())))
+
+    @_rpc
+    def Compare(
+        self, request: query_pb2.CompareRequest, context: grpc.ServicerContext
+    ) -> query_pb2.CompareResponse:
+        """Compare two tables; neither is kept."""
+        which = request.WhichOneof("reference")
+        if which is None:
+            raise invalid("reference", "is missing; send `model` or `reference_columns`")
+        before: Any
+        if which == "model":
+            before = self._model(request.model, context).monitor.reference
+        else:
+            self._gate.check(_authorization(context), "read", "*")
+            before = batches.unpack(request.reference_columns)
+        with _asked("current"):
+            found = compare(before, batches.unpack(request.current)).to_arrow()
+        return query_pb2.CompareResponse(arrow_stream=b"".join(_parts(found)))
+
+    @_streaming_rpc
+    def StreamEvents(
+        self, request: query_pb2.StreamEventsRequest, context: grpc.ServicerContext
+    ) -> Iterator[query_pb2.StreamEventsResponse]:
+        """Tell of windows as they close: each once, again only around a cursor."""
+        caller = _authorization(context)
+        if request.model:
+            self._model(request.model, context)
+        seen = _cursor_of(request.cursor)
+        if not self._listeners.acquire(blocking=False):
+            raise Refused(
+                "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
+            )
+        changed = threading.Event()
+        context.add_callback(changed.set)
+        self._desk.listen(changed.set)
+        try:
+            begun = bool(request.cursor)
+            while context.is_active() and not self._desk.draining:
+                changed.clear()
+                for name in [request.model] if request.model else sorted(self._desk.models):
+                    if not self._gate.allows(caller, "read", name):
+                        continue
+                    watched = self._desk.model(name)
+                    mark = watched.monitor.watermark
+                    if mark is None:
+                        continue
+                    now = int(mark.timestamp() * 1e6)
+                    last = seen.setdefault(name, -FOREVER if begun else now)
+                    if now // watched.pane > last // watched.pane:
+                        yield from self._closed(name, watched, seen)
+                begun = True  # a model that comes later is told of from its first window on
+                changed.wait(HEARTBEAT)
+        finally:
+            self._desk.unlisten(changed.set)
+            self._listeners.release()
+
+    @staticmethod
+    def _closed(
+        name: str, watched: Watched, seen: dict[str, int]
+    ) -> Iterator[query_pb2.StreamEventsResponse]:
+        """Windows of a model that have closed since the cursor; it moves behind each end."""
+        with watched.frozen() as monitor:
+            closed = [each for each in windows_of(monitor) if each.closed]
+        ends = [each.end.ToMicroseconds() for each in closed]
+        fresh = [(end, each) for end, each in zip(ends, closed, strict=True) if end > seen[name]]
+        fresh.sort(key=lambda entry: entry[0])
+        for at, (end, window) in enumerate(fresh):
+            if at + 1 == len(fresh) or fresh[at + 1][0] > end:  # of all versions
+                seen[name] = end
+            yield query_pb2.StreamEventsResponse(
+                cursor=json.dumps(seen), model=name, window_closed=window
+            )
 
     @_rpc
     def GetAccount(
@@ -320,6 +419,26 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
             watermark=_timestamp(watched.monitor.watermark),
             quarantined_requests=self._desk.journal.n_quarantined,
         )
+
+
+@contextmanager
+def _asked(field: str) -> Iterator[None]:
+    """Pass on what the library says of a question that it cannot answer."""
+    try:
+        yield
+    except (ValueError, KeyError) as error:
+        raise invalid(field, str(error.args[0] if error.args else error)) from None
+
+
+def _cursor_of(text: str) -> dict[str, int]:
+    """End of the last window told of, by model."""
+    if not text:
+        return {}
+    try:
+        found = json.loads(text)
+        return {str(name): int(end) for name, end in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise invalid("cursor", "is none that this server has given") from None
 
 
 def windows_of(monitor: Any) -> list[query_pb2.Window]:
