@@ -49,6 +49,7 @@ bench-drift: $(VENV)/benched
 
 # How far what passes for judgement can be trusted, on real data.
 bench-judgement: $(VENV)/benched
+	$(BIN)/python benchmarks/bench_estimates.py
 	$(BIN)/python benchmarks/bench_alerts.py
 
 # Instructions a value on the hot paths, held against benchmarks/baseline.json.

@@ -14,6 +14,7 @@ void bind_embedding(pybind11::module_& m);
 void bind_sample(pybind11::module_& m);
 void bind_device(pybind11::module_& m);
 void bind_shap(pybind11::module_& m);
+void bind_estimate(pybind11::module_& m);
 
 }  // namespace tidegauge
 
@@ -31,4 +32,5 @@ PYBIND11_MODULE(_core, m) {
   tidegauge::bind_sample(m);
   tidegauge::bind_device(m);
   tidegauge::bind_shap(m);
+  tidegauge::bind_estimate(m);
 }

@@ -9,18 +9,21 @@ import numpy as np
 import reference
 
 from tidegauge.metrics.inputs import (
+    BinaryEstimates,
     BinaryOutcomes,
     Bins,
     ColumnCounts,
     FeatureTests,
     Fine,
     GroupDecisions,
+    GroupEstimates,
     GroupOutcomes,
     LabelDelays,
     Maturity,
     MulticlassOutcomes,
     PairedDecisions,
     PairedValues,
+    RegressionEstimates,
     RegressionOutcomes,
     RowSamples,
     Traffic,
@@ -65,6 +68,52 @@ def binary(rows: list[tuple[float, int, int]]) -> BinaryOutcomes:
         unscored=0,
         **sums(-np.log(np.where(label == 1, score, 1 - score)), "log_loss"),
         **sums((score - label) ** 2, "brier"),
+    )
+
+
+def past_of(errors: list[float]) -> dict[str, Any]:
+    """Sums over earlier windows."""
+    sizes = np.abs(np.array(errors, dtype=float))
+    return {
+        "past_windows": len(errors),
+        "past_squared": float((sizes**2).sum()),
+        "past_absolute": float(sizes.sum()),
+    }
+
+
+Estimated = tuple[float, int, float, int | None]
+
+
+def binary_estimates(given: tuple[list[Estimated], list[float]]) -> BinaryEstimates:
+    """Sums of rows (score, decision, chance, label or None), and errors of earlier windows."""
+    rows, errors = given
+    known = [row for row in rows if row[3] is not None]
+    outcomes = binary([(score, decision, label) for score, decision, _, label in known])
+
+    def by_bin(some: list[Estimated], weights: Any) -> np.ndarray:
+        cells = np.zeros(outcomes.positives.shape)
+        score, decision = (np.array([row[i] for row in some]) for i in (0, 1))
+        np.add.at(cells, (decision.astype(int), bin_of(score)), weights)
+        return cells
+
+    def expected(some: list[Estimated], loss: Any) -> float:
+        return float(sum(c * loss(s) + (1 - c) * loss(1 - s) for s, _, c, _ in some))
+
+    return BinaryEstimates(
+        estimated_rows=len(rows),
+        rows=by_bin(rows, 1).astype(np.int64),
+        chances=by_bin(rows, [row[2] for row in rows]),
+        edges=SCORE_EDGES,
+        positives=outcomes.positives,
+        negatives=outcomes.negatives,
+        labelled_chances=by_bin(known, [row[2] for row in known]),
+        log_loss=expected(rows, lambda s: -np.log(s)),
+        brier=expected(rows, lambda s: (1 - s) ** 2),
+        labelled_log_loss=expected(known, lambda s: -np.log(s)),
+        labelled_brier=expected(known, lambda s: (1 - s) ** 2),
+        known_log_loss=outcomes.log_loss,
+        known_brier=outcomes.brier,
+        **past_of(errors),
     )
 
 
@@ -120,6 +169,29 @@ def regression(rows: list[tuple[float, float]]) -> RegressionOutcomes:
         log_squared=((np.log1p(prediction) - np.log1p(label)) ** 2).sum(),
         symmetric=(2 * np.abs(error) / np.where(both == 0, 1, both)).sum(),
         center=center,
+    )
+
+
+def regression_estimates(
+    given: tuple[list[tuple[float, float, float | None, float]], list[float]],
+) -> RegressionEstimates:
+    """Sums of rows (absolute, squared error expected, label or None, prediction)."""
+    rows, errors = given
+    known = [row for row in rows if row[2] is not None]
+    truth = [abs(prediction - label) for *_, label, prediction in known]
+    return RegressionEstimates(
+        estimated_rows=len(rows),
+        rows=float(len(rows)),
+        absolute=sum(row[0] for row in rows),
+        squared=sum(row[1] for row in rows),
+        labelled=float(len(known)),
+        labelled_absolute=sum(row[0] for row in known),
+        labelled_squared=sum(row[1] for row in known),
+        known_absolute=sum(truth),
+        known_squared=sum(error**2 for error in truth),
+        off_absolute=sum((e - row[0]) ** 2 for e, row in zip(truth, known, strict=True)),
+        off_squared=sum((e**2 - row[1]) ** 2 for e, row in zip(truth, known, strict=True)),
+        **past_of(errors),
     )
 
 
@@ -185,6 +257,24 @@ def group_outcomes(rows: list[tuple[str, int, int | None, float]]) -> GroupOutco
         scored=tenths[0],
         positive=tenths[1],
         score_sum=tenths[2],
+    )
+
+
+def group_estimates(rows: list[tuple[str, int, float, float]]) -> GroupEstimates:
+    """Expected counts of rows (group, decision, chance, score)."""
+
+    def total(weight: Any) -> np.ndarray:
+        return np.array([sum(weight(d, c) for g, d, c, _ in rows if g == name) for name in GROUPS])
+
+    return GroupEstimates(
+        GROUPS,
+        total(lambda d, c: 1),
+        total(lambda d, c: d),
+        tp=total(lambda d, c: d * c) * 1.0,
+        fp=total(lambda d, c: d * (1 - c)) * 1.0,
+        fn=total(lambda d, c: (1 - d) * c) * 1.0,
+        tn=total(lambda d, c: (1 - d) * (1 - c)) * 1.0,
+        **dict.fromkeys(("scored", "positive", "score_sum"), np.zeros((len(GROUPS), 10))),
     )
 
 
@@ -256,8 +346,11 @@ BUILD = {
     RowSamples: row_samples,
     GroupDecisions: lambda rows: group_outcomes(rows).decisions,
     GroupOutcomes: group_outcomes,
+    GroupEstimates: group_estimates,
     BinaryOutcomes: binary,
+    BinaryEstimates: binary_estimates,
     MulticlassOutcomes: multiclass,
+    RegressionEstimates: regression_estimates,
     RegressionOutcomes: regression,
 }
 
@@ -290,9 +383,18 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         return random.random(size).tolist()
     if kind is PairedValues:
         return random.integers(0, 6, size=(size, 3)).astype(float).tolist()
+    if kind is RegressionEstimates:
+        drawn = random.gamma(2.0, 2.0, size=(size, 4))
+        known = random.random(size) < random.choice([0.0, 0.4, 1.0])
+        rows = [(a, b, y if k else None, p) for (a, b, y, p), k in zip(drawn, known, strict=True)]
+        return rows, random.normal(size=random.integers(0, 6)).tolist()
     if kind is RegressionOutcomes:
         return random.gamma(2.0, 2.0, size=(size, 2)).tolist()
     scores = (random.integers(0, 25, size=(size, CLASSES)) * 40 + 21) / 1000
+    if kind is GroupEstimates:
+        groups = random.choice(GROUPS, size, p=[0.5, 0.4, 0.1]).tolist()
+        decisions = random.integers(0, 2, size).tolist()
+        return list(zip(groups, decisions, random.random(size), scores[:, 0], strict=True))
     if kind in (GroupDecisions, GroupOutcomes):
         groups = random.choice(GROUPS, size, p=[0.5, 0.4, 0.1])
         decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
@@ -303,6 +405,14 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         return list(
             zip(scores[:, 0].tolist(), one, scores[:, 1].tolist(), two, labels, strict=True)
         )
+    if kind is BinaryEstimates:
+        decisions = random.integers(0, 2, size).tolist()
+        known = random.random(size) < random.choice([0.0, 0.4, 1.0])
+        drawn = random.integers(0, 2, size).tolist()
+        labels = [y if k else None for y, k in zip(drawn, known, strict=True)]
+        chances = 0.02 + 0.9 * scores[:, 0] ** 1.5
+        rows = zip(scores[:, 0].tolist(), decisions, chances.tolist(), labels, strict=True)
+        return list(rows), (random.normal(size=random.integers(0, 6)) / 10).tolist()
     if kind is BinaryOutcomes:
         decisions, labels = random.integers(0, 2, size=(2, size)).tolist()
         return list(zip(scores[:, 0].tolist(), decisions, labels, strict=True))
@@ -313,6 +423,8 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
 
 def nothing(kind: type) -> Any:
     """Give the case without a row."""
+    if kind in (BinaryEstimates, RegressionEstimates):
+        return [], []
     return [0] * 6 if kind in (Bins, Fine) else []
 
 

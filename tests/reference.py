@@ -760,7 +760,34 @@ def calibration_of(rows):
     return divide(sum(gaps), len(labelled))
 
 
+def expected_share_of(hit, of):
+    """The same of rows (group, decision, chance, score): 1 with that chance, 0 otherwise."""
+
+    def share(rows):
+        cases = [(d, y, c if y else 1 - c) for _, d, c, _ in rows for y in (0, 1)]
+        trials = [(d, y, weight) for d, y, weight in cases if of(d, y)]
+        return divide(
+            sum(weight for d, y, weight in trials if hit(d, y)), sum(w for *_, w in trials)
+        )
+
+    return share
+
+
+EXPECTED_HITS = expected_share_of(lambda d, y: d, lambda d, y: y == 1)
+EXPECTED_ALARMS = expected_share_of(lambda d, y: d, lambda d, y: y == 0)
+
 FAIRNESS = {
+    "estimated_equal_opportunity_difference": gap_of(EXPECTED_HITS),
+    "estimated_equalized_odds_difference": both(
+        gap_of(EXPECTED_HITS), gap_of(EXPECTED_ALARMS), max
+    ),
+    "estimated_predictive_parity_difference": gap_of(
+        expected_share_of(lambda d, y: y, lambda d, y: d == 1)
+    ),
+    "estimated_accuracy_difference": gap_of(
+        expected_share_of(lambda d, y: d == y, lambda d, y: True)
+    ),
+    "estimated_average_odds_difference": mean_gap(EXPECTED_HITS, EXPECTED_ALARMS),
     "demographic_parity_difference": gap_of(selection),
     "demographic_parity_ratio": fraction_of(selection),
     "equal_opportunity_difference": gap_of(HIT_RATE),
@@ -979,6 +1006,269 @@ def paired_mse_difference(rows):
     return divide(sum((two - y) ** 2 - (one - y) ** 2 for one, two, y in rows), len(rows))
 
 
+# --- estimated performance ---------------------------------------------------------------------
+# rows: (score, decision, chance that it is 1, label or None); past: errors of earlier windows
+
+
+def variance_of_past(variance, past):
+    """Two windows of the binomial variance, and the earlier ones."""
+    return (2 * variance + sum(error**2 for error in past)) / (2 + len(past))
+
+
+def combined(value, variance, corrected, own, *, past, labels):
+    """The estimate, the corrected one, or both weighted by their inverse variances."""
+    if labels == "none" or math.isnan(own):
+        return value
+    if labels == "difference" or own == 0:
+        return corrected
+    tau = variance_of_past(variance, past)
+    return (value / tau + corrected / own) / (1 / tau + 1 / own)
+
+
+def strata_of(rows):
+    """Rows by decision and fifth of its rows; rows of one score stay together, at their middle."""
+    strata = {}
+    for row in rows:
+        same = [each for each in rows if each[1] == row[1]]
+        below = sum(each[0] < row[0] for each in same)
+        level = sum(each[0] == row[0] for each in same)
+        fifth = min(int(5 * (below + level / 2) / len(same)), 4)
+        strata.setdefault((row[1], fifth), []).append(row)
+    return strata
+
+
+def labelled_of(rows):
+    return [row for row in rows if row[3] is not None]
+
+
+def corrected_rows(rows):
+    """Positives by (score, decision) as labels correct them."""
+    positives = {}
+    for stratum in strata_of(rows).values():
+        known = labelled_of(stratum)
+        off = sum(y - c for _, _, c, y in known) / len(known) if known else 0.0
+        for score, decision, chance, _ in stratum:
+            alike = [row for row in stratum if row[0] == score]
+            seen = labelled_of(alike)
+            waiting = len(alike) - len(seen)
+            more = min(max(waiting * chance + waiting * off, 0), waiting)
+            positives[score, decision] = (sum(row[3] for row in seen) + more, len(alike))
+    return positives
+
+
+def spread_of_strata(rows):
+    """By decision: variance of the corrected positives, binomial variance without any label."""
+    found = {0: [0.0, 0.0], 1: [0.0, 0.0]}
+    for (decision, _), stratum in strata_of(rows).items():
+        known = labelled_of(stratum)
+        binomial = sum(c * (1 - c) for _, _, c, _ in stratum)
+        if not known:
+            found[decision][1] += binomial
+            continue
+        off = sum(y - c for _, _, c, y in known) / len(known)
+        around = sum((y - c - off) ** 2 for _, _, c, y in known)
+        spread = (around + binomial / len(stratum)) / len(known)
+        found[decision][0] += (len(stratum) - len(known)) * len(stratum) / len(known) * spread
+    return found
+
+
+def slopes_of(name, tp, fn, ones, zeros):
+    """Derivatives of a measure by TP and by FN, as on paper."""
+    fp, tn = ones - tp, zeros - fn
+    n = ones + zeros
+    if name == "accuracy":
+        return 1 / n, -1 / n
+    if name == "precision":
+        return divide(1, ones), 0.0
+    if name == "recall":
+        return divide(fn, (tp + fn) ** 2), divide(-tp, (tp + fn) ** 2)
+    if name == "specificity":
+        return divide(tn, (tn + fp) ** 2), divide(-fp, (tn + fp) ** 2)
+    if name == "f1":
+        whole = tp + fn + ones
+        return divide(2 * (fn + ones), whole**2), divide(-2 * tp, whole**2)
+    return {
+        "true_positives": (1 / n, 0.0),
+        "false_positives": (-1 / n, 0.0),
+        "false_negatives": (0.0, 1 / n),
+        "true_negatives": (0.0, -1 / n),
+    }[name]
+
+
+def estimated_cells(name, measure):
+    """CBPE of a function of the confusion counts."""
+
+    def definition(reference, current, *, labels="none", band="backtested"):
+        rows, past = current
+        if not rows:
+            return math.nan
+        ones, zeros = (sum(d == decision for _, d, _, _ in rows) for decision in (1, 0))
+        total = len(rows) if name.endswith("tives") else 1
+
+        def value_of(tp, fn):
+            return measure(tp, ones - tp, fn, zeros - fn) / total
+
+        tp, fn = (sum(c for _, d, c, _ in rows if d == decision) for decision in (1, 0))
+        spread = {d: sum(c * (1 - c) for _, e, c, _ in rows if e == d) for d in (0, 1)}
+        by_tp, by_fn = slopes_of(name, tp, fn, ones, zeros)
+        variance = by_tp**2 * spread[1] + by_fn**2 * spread[0]
+        positives = corrected_rows(rows)
+        better = [sum(p for (_, d), (p, _) in positives.items() if d == each) for each in (1, 0)]
+        by_tp, by_fn = slopes_of(name, *better, ones, zeros)
+        strata = spread_of_strata(rows)
+        excess = max(divide(variance_of_past(variance, past), variance), 1.0)
+        own = sum(
+            slope**2 * (strata[d][0] + strata[d][1] * (1.0 if math.isnan(excess) else excess))
+            for d, slope in ((1, by_tp), (0, by_fn))
+        )
+        if not labelled_of(rows):
+            own = math.nan
+        return total * combined(
+            value_of(tp, fn), variance, value_of(*better), own, past=past, labels=labels
+        )
+
+    return definition
+
+
+def curve_of(positives):
+    """Score, positives and negatives of each bin, decisions together."""
+    scores = sorted({score for score, _ in positives})
+    bins = []
+    for score in scores:
+        parts = [positives[score, d] for d in (0, 1) if (score, d) in positives]
+        hits, n = sum(p for p, _ in parts), sum(n for _, n in parts)
+        bins.append((score, hits, max(n - hits, 0.0)))
+    return bins
+
+
+def area_and_variance(bins):
+    """Area under the ROC curve of fractional rows, and DeLong's variance."""
+    n_pos, n_neg = sum(p for _, p, _ in bins), sum(n for _, _, n in bins)
+
+    def won(score, others, sign):
+        return sum(w * ((sign * score > sign * s) + (s == score) / 2) for s, w in others)
+
+    negatives, positives = [(s, n) for s, _, n in bins], [(s, p) for s, p, _ in bins]
+    beaten = [(p, divide(won(s, negatives, 1), n_neg)) for s, p, _ in bins]
+    losing = [(n, divide(won(s, positives, -1), n_pos)) for s, _, n in bins]
+    area = divide(sum(p * b for p, b in beaten), n_pos)
+    of_pos = divide(sum(p * (b - area) ** 2 for p, b in beaten), n_pos)
+    of_neg = divide(sum(n * (b - area) ** 2 for n, b in losing), n_neg)
+    return area, divide(of_pos, n_pos) + divide(of_neg, n_neg)
+
+
+def recall_area_and_variance(bins):
+    """Average precision of fractional rows, and Boyd's binomial variance."""
+    n_pos = sum(p for _, p, _ in bins)
+    area = 0.0
+    for score, p, _ in bins:
+        above = [(q, n) for s, q, n in bins if s >= score]
+        hits = sum(q for q, _ in above)
+        area += p * (divide(hits, hits + sum(n for _, n in above)) if p else 0.0)
+    area = divide(area, n_pos)
+    return area, divide(area * (1 - area), n_pos)
+
+
+def estimated_curve(area):
+    """CBPE of an area under a curve."""
+
+    def definition(reference, current, *, labels="none", band="backtested"):
+        rows, past = current
+        raw = {}
+        for score, decision, chance, _ in rows:
+            p, n = raw.get((score, decision), (0.0, 0))
+            raw[score, decision] = (p + chance, n + 1)
+        value, variance = area(curve_of(raw))
+        corrected, own = area(curve_of(corrected_rows(rows)))
+        n = len(labelled_of(rows))
+        own = own * (len(rows) - n) / n if n else math.nan
+        return combined(value, variance, corrected, own, past=past, labels=labels)
+
+    return definition
+
+
+def estimated_loss(loss):
+    """CBPE of a mean loss of (score, label); the variance takes the bin's middle for the score."""
+
+    def definition(reference, current, *, labels="none", band="backtested", edges=None):
+        rows, past = current
+        total, known = len(rows), labelled_of(rows)
+        n = len(known)
+        if not total:
+            return math.nan
+
+        def expected(row):
+            return row[2] * loss(row[0], 1) + (1 - row[2]) * loss(row[0], 0)
+
+        def leverage(row):
+            place = np.searchsorted(edges, row[0], side="right")
+            middle = (edges[place - 1] + edges[place]) / 2
+            return loss(middle, 1) - loss(middle, 0)
+
+        value = sum(map(expected, rows)) / total
+        binomial = sum(row[2] * (1 - row[2]) * leverage(row) ** 2 for row in rows)
+        if not n:
+            return value
+        truth = [loss(row[0], row[3]) for row in known]
+        off = (sum(truth) - sum(map(expected, known))) / n
+        rest = sum(expected(row) for row in rows if row[3] is None)
+        corrected = (sum(truth) + rest + (total - n) * off) / total
+        around = sum((row[3] - row[2]) ** 2 * leverage(row) ** 2 for row in known) - n * off**2
+        spread = (max(around, 0.0) + binomial / total) / n
+        own = (total - n) * spread / (total * n)
+        return combined(value, binomial / total**2, corrected, own, past=past, labels=labels)
+
+    return definition
+
+
+def estimated_error(loss, *, root=False):
+    """Mean of what is expected of each row, corrected by rows with a label."""
+
+    def definition(reference, current, *, labels="none", band="backtested"):
+        rows, past = current
+        place = 1 if loss(2.0) == 4.0 else 0
+        total, known = len(rows), [row for row in rows if row[2] is not None]
+        if not total:
+            return math.nan
+        usual = [loss(prediction - label) for prediction, label in reference]
+        variance = np.var(usual)
+        value = sum(row[place] for row in rows) / total
+        corrected, own, n = value, math.nan, len(known)
+        if n:
+            truth = [loss(row[3] - row[2]) for row in known]
+            off = [z - row[place] for z, row in zip(truth, known, strict=True)]
+            rest = sum(row[place] for row in rows if row[2] is None)
+            corrected = (sum(truth) + max(rest + (total - n) * np.mean(off), 0.0)) / total
+            spread = (sum((each - np.mean(off)) ** 2 for each in off) + variance) / n
+            own = (total - n) * spread / (total * n)
+        of_mean = variance / total
+        if root:
+            return combined(
+                math.sqrt(value),
+                of_mean / (4 * value),
+                math.sqrt(max(corrected, 0.0)),
+                divide(own, 4 * corrected),
+                past=past,
+                labels=labels,
+            )
+        return combined(value, of_mean, corrected, own, past=past, labels=labels)
+
+    return definition
+
+
+ESTIMATED = {
+    "accuracy": lambda tp, fp, fn, tn: divide(tp + tn, tp + fp + fn + tn),
+    "precision": lambda tp, fp, fn, tn: divide(tp, tp + fp),
+    "recall": lambda tp, fp, fn, tn: divide(tp, tp + fn),
+    "specificity": lambda tp, fp, fn, tn: divide(tn, tn + fp),
+    "f1": lambda tp, fp, fn, tn: divide(2 * tp, 2 * tp + fp + fn),
+    "true_positives": lambda tp, fp, fn, tn: tp,
+    "false_positives": lambda tp, fp, fn, tn: fp,
+    "false_negatives": lambda tp, fp, fn, tn: fn,
+    "true_negatives": lambda tp, fp, fn, tn: tn,
+}
+
+
 DEFINITIONS = {
     ("domain_classifier_auc", None): domain_classifier_auc,
     ("reconstruction_error", None): reconstruction_error,
@@ -1068,6 +1358,14 @@ DEFINITIONS = {
             expected_calibration_error,
         )
     },
+    **{
+        (f"estimated_{name}", "binary"): estimated_cells(name, measure)
+        for name, measure in ESTIMATED.items()
+    },
+    ("estimated_roc_auc", "binary"): estimated_curve(area_and_variance),
+    ("estimated_average_precision", "binary"): estimated_curve(recall_area_and_variance),
+    ("estimated_log_loss", "binary"): estimated_loss(lambda s, y: -math.log(s if y else 1 - s)),
+    ("estimated_brier_score", "binary"): estimated_loss(lambda s, y: (s - y) ** 2),
     ("accuracy", "multiclass"): multiclass_accuracy,
     ("balanced_accuracy", "multiclass"): multiclass_balanced_accuracy,
     ("precision", "multiclass"): per_class(precision_of),
@@ -1091,6 +1389,9 @@ DEFINITIONS = {
         (function.__name__, "regression"): function
         for function in (rmse, rmsle, wape, r2, explained_variance)
     },
+    ("estimated_mae", "regression"): estimated_error(abs),
+    ("estimated_mse", "regression"): estimated_error(lambda error: error**2),
+    ("estimated_rmse", "regression"): estimated_error(lambda error: error**2, root=True),
     ("mae", "regression"): mae,
     ("mse", "regression"): mse,
     ("mean_error", "regression"): mean_error,

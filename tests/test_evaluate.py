@@ -16,9 +16,11 @@ from tidegauge import metrics
 from tidegauge.metrics import evaluate as module
 from tidegauge.metrics.evaluate import Keys, evaluate
 from tidegauge.metrics.inputs import (
+    ESTIMATES,
     TASKS,
     Bins,
     ColumnCounts,
+    Estimates,
     FeatureTests,
     Fine,
     FloatArray,
@@ -58,6 +60,7 @@ class Cells:
         random = np.random.default_rng(seed)
         kinds = [(kind, column) for column in KINDS for kind in (Bins, Fine, ColumnCounts)]
         kinds += [(Traffic, ""), *([(TASKS[task], "")] if task else [])]
+        kinds += [(ESTIMATES[task], "")] if task in ESTIMATES else []
         for kind, column in kinds:
             self.cases[kind, column] = [
                 metric_inputs.BUILD[kind](
@@ -89,6 +92,9 @@ class Cells:
 
     def outcomes(self) -> Outcomes | None:
         return self.stacked(TASKS[self.task]) if self.task else None
+
+    def estimates(self) -> Estimates | None:
+        return self.stacked(ESTIMATES[self.task]) if self.task in ESTIMATES else None
 
     def label_share(self) -> FloatArray:
         return np.linspace(0, 1, ROWS)
@@ -144,9 +150,10 @@ def test_every_value_is_that_of_its_function(task) -> None:
             for r in range(ROWS):
                 inputs = {}
                 for side, cells in (("reference", reference), ("current", current)):
-                    found = [t for t in form.needs if (t, column) in cells.cases]
+                    wanted = form.inputs.get(side, form.inputs["current"])
+                    found = [t for t in wanted if (t, column) in cells.cases]
                     inputs[side] = cells.cases[found[0], column][r]
-                usual = inputs["reference"]
+                usual = reference.cases[found[0], column][r]
                 if "reference" not in form.inputs:
                     del inputs["reference"]
                 result = form.function(**inputs)
@@ -170,7 +177,10 @@ def test_every_value_is_that_of_its_function(task) -> None:
                 elif "reference" in inputs:
                     noise = form.noise(**inputs) if form.noise else math.nan
                     assert equal(row["noise_floor"], float(noise))
-                    assert row["reference_value"] is None
+                    known = math.nan
+                    if form.estimated:
+                        known = value_of(form.function(inputs["reference"], usual))
+                    assert equal(row["reference_value"], float(known))
                 else:
                     assert row["noise_floor"] is None
                     assert equal(row["reference_value"], float(value_of(form.function(usual))))

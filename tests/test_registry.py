@@ -59,7 +59,7 @@ def variants(form):
 
 
 def kind_of(types, task):
-    return TASKS[task] if task else types[0]
+    return types[0] if len(types) == 1 else TASKS[task]
 
 
 def draw(form, task, random, size=40):
@@ -75,6 +75,8 @@ def expected(name, form, task, plain, options):
         extra = (metric_inputs.EDGES,)
     if task == "multiclass":
         extra = (metric_inputs.CLASSES,)
+    if name in ("estimated_log_loss", "estimated_brier_score"):
+        options = options | {"edges": metric_inputs.SCORE_EDGES}
     return reference.DEFINITIONS[name, task](*plain.values(), *extra, **options)
 
 

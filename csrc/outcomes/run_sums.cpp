@@ -14,7 +14,11 @@ void RunSums::add_to(Cells& cells, i32 index) const {
     const auto at = static_cast<std::size_t>(block);
     cell.blocks[at].add(slots_[at], cells.n_slots(block));
   }
-  for (const auto& [block, slot, amount] : amounts_) cells.count(index, block, slot, amount);
+  for (std::size_t block = 0; block < totals_.size(); ++block) {
+    const Totals& totals = totals_[block];
+    for (const i32 slot : totals.touched)
+      cells.count(index, static_cast<i32>(block), slot, totals.amounts[static_cast<std::size_t>(slot)]);
+  }
   if (touched_sums_.empty()) return;
   if (cell.sums.empty()) cell.sums.resize(sums_.size());
   for (const i32 name : touched_sums_) {
@@ -23,12 +27,20 @@ void RunSums::add_to(Cells& cells, i32 index) const {
   }
 }
 
+void RunSums::Totals::clear() {
+  for (const i32 slot : touched) {
+    amounts[static_cast<std::size_t>(slot)] = 0;
+    is_touched[static_cast<std::size_t>(slot)] = 0;
+  }
+  touched.clear();
+}
+
 void RunSums::clear() {
+  for (Totals& totals : totals_) totals.clear();
   for (const i32 block : touched_blocks_) slots_[static_cast<std::size_t>(block)].clear();
   for (const i32 name : touched_sums_) sums_[static_cast<std::size_t>(name)] = {};
   touched_blocks_.clear();
   touched_sums_.clear();
-  amounts_.clear();
 }
 
 Runs find_runs(std::span<const Outcome> rows, const OutcomePlaces& places) {

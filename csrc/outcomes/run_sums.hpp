@@ -10,7 +10,7 @@ namespace tidegauge {
 class RunSums {
  public:
   explicit RunSums(const CellLayout& layout)
-      : slots_(layout.n_slots.size()), sums_(static_cast<std::size_t>(layout.n_sums)) {}
+      : slots_(layout.n_slots.size()), totals_(layout.n_slots.size()), sums_(static_cast<std::size_t>(layout.n_sums)) {}
 
   void count(i32 block, i32 slot, i64 amount) {
     if (amount == 1) {
@@ -18,7 +18,7 @@ class RunSums {
       if (slots.empty()) touched_blocks_.push_back(block);
       slots.push_back(static_cast<std::uint16_t>(slot));
     } else if (amount != 0) {
-      amounts_.push_back({block, slot, amount});
+      totals_[static_cast<std::size_t>(block)].add(slot, amount);
     }
   }
   template <typename Name>
@@ -37,13 +37,27 @@ class RunSums {
     std::array<i64, kLimbs> limbs{};
     i32 first = kLimbs, last = -1;  // limbs that may differ from 0
   };
-  struct Amount {
-    i32 block, slot;
-    i64 amount;
+  // Amounts by slot, and the slots that have any.
+  struct Totals {
+    std::vector<i64> amounts;
+    std::vector<char> is_touched;
+    std::vector<i32> touched;
+
+    void add(i32 slot, i64 amount) {
+      const auto place = static_cast<std::size_t>(slot);
+      if (place >= amounts.size()) {
+        amounts.resize(place + 1);
+        is_touched.resize(place + 1);
+      }
+      if (!is_touched[place]) touched.push_back(slot);
+      is_touched[place] = 1;
+      amounts[place] += amount;
+    }
+    void clear();
   };
   std::vector<std::vector<std::uint16_t>> slots_;  // of each block, one entry adds 1
+  std::vector<Totals> totals_;                     // of each block, other amounts
   std::vector<Sum> sums_;
-  std::vector<Amount> amounts_;
   std::vector<i32> touched_blocks_, touched_sums_;
 };
 

@@ -10,6 +10,10 @@ void CountBlock::make_dense(i32 n_slots) {
   auto counts = std::make_unique<i64[]>(width);
   if (counts_) std::copy_n(counts_.get(), capacity_, counts.get());
   for (u32 i = 0; i < n_codes_; ++i) ++counts[codes_[i]];
+  if (amounts_) {
+    for (const auto& [slot, amount] : *amounts_) counts[static_cast<std::size_t>(slot)] += amount;
+  }
+  amounts_.reset();
   codes_.reset();
   n_codes_ = 0;
   counts_ = std::move(counts);
@@ -35,6 +39,7 @@ void CountBlock::add(std::span<const std::uint16_t> slots, i32 n_slots) {
 }
 
 void CountBlock::add(i32 slot, i64 amount, i32 n_slots) {
+  if (amount == 0) return;
   if (!counts_ && amount > 0 && amount <= n_slots - static_cast<i64>(n_codes_)) {
     const auto code = static_cast<std::uint16_t>(slot);
     for (i64 i = 0; i < amount; ++i) add({&code, 1}, n_slots);
@@ -48,8 +53,34 @@ void CountBlock::add(i32 slot, i64 amount, i32 n_slots) {
       return;
     }
   }
+  if (!counts_) return add_amount(slot, amount, n_slots);
   make_dense(n_slots);
   counts_[static_cast<std::size_t>(slot)] += amount;
+}
+
+// Keeps an amount beside the codes; those of one slot are put together before the block turns dense.
+void CountBlock::add_amount(i32 slot, i64 amount, i32 n_slots) {
+  const auto most = static_cast<std::size_t>(n_slots) / 4;  // as many bytes as half of a dense block
+  if (!amounts_) amounts_ = std::make_unique<std::vector<Amount>>();
+  auto& kept = *amounts_;
+  kept.push_back({slot, amount});
+  if (kept.size() <= most) return;
+  std::sort(kept.begin(), kept.end(), [](const Amount& a, const Amount& b) { return a.slot < b.slot; });
+  std::size_t n = 0;
+  for (const Amount& each : kept) {
+    if (n > 0 && kept[n - 1].slot == each.slot) {
+      kept[n - 1].amount += each.amount;
+    } else {
+      kept[n++] = each;
+    }
+  }
+  kept.resize(n);
+  if (n > most / 2) make_dense(n_slots);
+}
+
+i64 CountBlock::n_bytes() const noexcept {
+  const i64 beside = amounts_ ? static_cast<i64>(sizeof(*amounts_) + amounts_->capacity() * sizeof(Amount)) : 0;
+  return beside + (counts_ ? 8LL : 2LL) * capacity_;
 }
 
 void CountBlock::add_counts(std::span<const i64> counts) {
@@ -63,6 +94,8 @@ void CountBlock::merge(const CountBlock& other, i32 n_slots) {
     other.add_to({counts_.get(), capacity_}, {});
   } else {
     add({other.codes_.get(), other.n_codes_}, n_slots);
+    if (!other.amounts_) return;
+    for (const auto& [slot, amount] : *other.amounts_) add(slot, amount, n_slots);
   }
 }
 
@@ -74,6 +107,8 @@ void CountBlock::add_to(std::span<i64> out, std::span<const i32> map) const {
     for (std::size_t slot = 0; slot < capacity_; ++slot) target(slot) += counts_[slot];
   } else {
     for (u32 i = 0; i < n_codes_; ++i) ++target(codes_[i]);
+    if (!amounts_) return;
+    for (const auto& [slot, amount] : *amounts_) target(static_cast<std::size_t>(slot)) += amount;
   }
 }
 

@@ -283,3 +283,19 @@ def factorise(matrix: NDArray[np.float64]) -> bool: ...
 def solve(
     factor: NDArray[np.float64], sides: NDArray[np.float64], *, upper: bool
 ) -> NDArray[np.float64]: ...
+
+CHANCE_UNITS: int
+
+def fit_isotonic(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+def calibrate(
+    scores: NDArray[np.float64], knots: NDArray[np.float64], chances: NDArray[np.float64]
+) -> NDArray[np.float64]: ...
+def add_estimates(
+    cells: Cells,
+    blocks: Mapping[str, Any],
+    places: tuple[NDArray[np.int64], NDArray[np.int64]],
+    rows: JoinedRows,
+    stage: str,
+) -> None: ...

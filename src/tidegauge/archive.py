@@ -19,7 +19,7 @@ from tidegauge._core import DataError
 from tidegauge.derived import FunctionsWanted
 
 # What this version writes, and all that it reads.
-FORMATS = {"reference": 2, "monitor": 3, "window": 1}
+FORMATS = {"reference": 3, "monitor": 4, "window": 2}
 MAX_BYTES = 64 << 30
 
 

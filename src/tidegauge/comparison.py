@@ -26,10 +26,12 @@ from tidegauge.layout import (
 )
 from tidegauge.metrics import Metric
 from tidegauge.metrics.drift import evidence
-from tidegauge.metrics.evaluate import Keys, evaluate
+from tidegauge.metrics.estimated import Errors, errors_of
+from tidegauge.metrics.evaluate import Keys, Past, evaluate
 from tidegauge.metrics.inputs import (
     Bins,
     ColumnCounts,
+    Estimates,
     Fine,
     Outcomes,
     RowSamples,
@@ -128,6 +130,7 @@ class Comparison:
                 features=layout.schema.counted_features,
                 quiet=part.quiet,
                 alike=part.index,
+                backtest=part.past,
             )
             for part in self._parts()
         ]
@@ -325,6 +328,41 @@ class Comparison:
         statistic, size, _ = evidence(reference, current)
         return Quiet.of(statistic, size)
 
+    def past(self, asked: Any) -> Past:
+        """Errors of an estimate in the reference's windows, and in earlier ones of the traffic.
+
+        Windows of the same width, segment and version count, if nearly all of their labels are in.
+        """
+        alike, rows = self._like
+        known = []
+        for segment, width, row in alike:
+            key = (asked.label, segment, width)
+            if key not in self.reference.errors:
+                windows = self.reference.windows(width, segment) if row >= 0 else None
+                found = None if windows is None else self._errors(asked, windows).total
+                self.reference.errors[key] = Errors.none() if found is None else found
+            known.append(self.reference.errors[key])
+        of_reference = [
+            np.array([getattr(each, f.name) for each in known])[rows] for f in fields(Errors)
+        ]
+        keys = self.keys
+        nothing = np.zeros_like(keys.segment, dtype=np.int64)
+        starts = nothing if keys.window_start is None else keys.window_start
+        ends = nothing + 1 if keys.window_end is None else keys.window_end
+        series = keys.version * np.int64(len(keys.segments)) + keys.segment
+        before = self._errors(asked, self.sums).before(starts, ends, series)
+        both = zip(of_reference, (getattr(before, f.name) for f in fields(Errors)), strict=True)
+        return Past(*(of_reference + earlier for of_reference, earlier in both))
+
+    def _errors(self, asked: Any, sums: WindowSums) -> Errors:
+        """Errors of an estimate in windows."""
+        outcomes, estimates = sums.outcomes(), sums.estimates()
+        task = sums.table.layout.schema.task
+        assert outcomes is not None
+        assert estimates is not None
+        assert task is not None
+        return errors_of(asked.label, task, estimates, outcomes)
+
     def _extremes(self, counted: CountedColumn) -> FloatArray:
         sides = (self.sums, self.reference_sums)
         return np.concatenate([side.extremes(counted.block) for side in sides])
@@ -456,6 +494,11 @@ class Side:
         if clock.pairs is not None:
             found.append(self.sums.pairs())
         return {type(each): each for each in found}
+
+    def estimates(self) -> Estimates | None:
+        """What predictions are expected to turn out as."""
+        estimates = self.sums.estimates()
+        return None if estimates is None else self._take_all(estimates)
 
     def label_share(self) -> FloatArray:
         """Share of the labels that have arrived."""

@@ -223,6 +223,9 @@ def read_predictions(
         require(batch, schema.prediction_id, "prediction_id")
         keys = read_keys(batch, schema.prediction_id, start, stop, secret)
     decisions, values = _read_decisions(batch, layout, start, stop)
+    if layout.event_model is not None:
+        said = layout.event_model(batch, layout.columns, (start, stop), values)
+        values = np.column_stack([values, said]).ravel()
     weights = np.empty(0)
     if schema.weight is not None:
         require(batch, schema.weight, "weight")
@@ -310,7 +313,7 @@ def _read_decisions(
     if schema.prediction is not None:
         decided = _read_classes(batch, schema.prediction, layout, start, stop)
         return np.where(np.isnan(decided), -1, decided).astype(np.int32), values
-    table = values.reshape(n, layout.n_values)
+    table = values.reshape(n, layout.n_scores)
     scored = ~np.isnan(table).any(axis=1)
     if schema.task == "binary":
         chosen = table[:, 0] >= schema.threshold

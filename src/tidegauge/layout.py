@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +19,22 @@ from tidegauge._core import (
     SchemaError,
     Vocabulary,
 )
+from tidegauge.calibration import Calibrator, fit_calibrators
 from tidegauge.column import RULE_TEXTS, Column
 from tidegauge.derived import ArrayFunction, Derivation, derive, fit_derivations, refuse
+from tidegauge.event_model import EventModel
 from tidegauge.grid import LARGEST, FloatArray, Grid, fit_grid, score_grid
-from tidegauge.ingest import first_texts, numbers_of, tiles
+from tidegauge.ingest import first_texts, numbers_of, read_predictions, tiles
 from tidegauge.schema import Schema
 
 IntArray = NDArray[np.int64]
+Estimator: TypeAlias = Literal["scores", "features"]
 
 MISSING, NAN, SENTINEL, INVALID, ABSENT = range(SPECIALS)
 TRAFFIC_SLOTS = ("rows", "duplicates", "new_columns", "labelled", "unscored", "pooled", "paired")
 LOSS_SUMS = ("log_loss", "log_loss_squared", "brier", "brier_squared")
 TENTHS = 10
+EXPECTED_LOSSES = ("log_loss", "brier", "labelled_log_loss", "labelled_brier")
 REGRESSION_SUMS = (
     "error",
     "absolute",
@@ -47,6 +51,18 @@ REGRESSION_SUMS = (
 PAIR_SUMS = ("loss", "loss_squared", "other", "other_squared")
 PAIR_SLOTS = 4  # right are neither, the challenger, the champion, both
 WEIGHT_UNITS = 1 << 20
+EXPECTED_SUMS = (
+    "rows",
+    "absolute",
+    "squared",
+    "labelled",
+    "labelled_absolute",
+    "labelled_squared",
+    "known_absolute",
+    "known_squared",
+    "off_absolute",
+    "off_squared",
+)
 MAX_CATEGORIES = 10_000
 MAX_CLASSES = 250
 
@@ -137,10 +153,12 @@ class CountedColumn:
 
 @dataclass(frozen=True)
 class Layout:
-    """The blocks of a row: one a counted column, then traffic, then what the task's outcomes need.
+    """The blocks of a row: columns, traffic, what the task's outcomes need, what estimates need.
 
     `classes` are those of a multiclass task; `label_center` is subtracted from the labels of a
-    regression before they are squared.
+    regression before they are squared; `calibrators`, of the score or of each class's, are what
+    performance is estimated by, none where the reference has no labels; `event_model` says more
+    of a row than its scores, where one was asked for.
     """
 
     schema: Schema
@@ -149,6 +167,8 @@ class Layout:
     classes: tuple[str, ...] = ()
     label: CountedColumn | None = None
     label_center: float = 0.0
+    calibrators: tuple[Calibrator, ...] = ()
+    event_model: EventModel | None = None
 
     @property
     def derivations(self) -> dict[str, Derivation]:
@@ -205,12 +225,27 @@ class Layout:
             widths.append(self.label.n_slots)
         if self.schema.task is not None:
             widths += [DELAY_BINS, PAIR_SLOTS]
-        return widths
+        return widths + self._estimate_slots
+
+    @property
+    def estimate_block(self) -> int:
+        """First block of estimates."""
+        return len(self.n_slots) - len(self._estimate_slots)
+
+    @property
+    def _estimate_slots(self) -> list[int]:
+        """Widths of the blocks that csrc/estimate/estimates.hpp fills."""
+        if not self.calibrators:
+            return []
+        n, bins = len(self.classes), self.n_score_bins
+        if self.schema.task == "binary":
+            return [*([2 * bins] * 3), len(EXPECTED_LOSSES)]
+        return [n * n, n * n, len(EXPECTED_LOSSES), *([bins, bins] * n)]
 
     @property
     def delay_block(self) -> int:
         """Block of the delays of labels; that of pairs of versions follows."""
-        return len(self.n_slots) - 2
+        return self.estimate_block - 2
 
     @property
     def n_sums(self) -> int:
@@ -218,13 +253,24 @@ class Layout:
         if self.schema.task is None:
             return 0
         if self.schema.task == "regression":
-            return len(REGRESSION_SUMS) + len(PAIR_SUMS)
+            expected = len(EXPECTED_SUMS) if self.event_model else 0
+            return len(REGRESSION_SUMS) + len(PAIR_SUMS) + expected
         return len(LOSS_SUMS) + TENTHS + len(PAIR_SUMS)
 
     @property
     def n_values(self) -> int:
         """Scores or values kept with a prediction that waits for its label."""
+        return self.n_scores + (self.event_model.n_values if self.event_model else 0)
+
+    @property
+    def n_scores(self) -> int:
+        """Scores or values that a batch brings of each row."""
         return max(1, len(self.schema.score_columns))
+
+    @property
+    def estimates(self) -> bool:
+        """Whether performance is estimated."""
+        return bool(self.calibrators) or self.event_model is not None
 
     @property
     def outcome_blocks(self) -> dict[str, Any]:
@@ -239,6 +285,19 @@ class Layout:
             "score_edges": self.score_edges,
             "label_center": self.label_center,
             "label_bins": None if self.label is None else self.label.bins,
+        }
+
+    @cached_property
+    def estimate_blocks(self) -> dict[str, Any]:
+        """What the core needs to count estimates."""
+        return {
+            "task": self.schema.task,
+            "traffic": self.traffic_block,
+            "first": self.estimate_block if self.calibrators else len(REGRESSION_SUMS),
+            "n_classes": len(self.classes),
+            "source": 1 if self.event_model else 0,
+            "score_edges": self.score_edges,
+            "calibrators": [(each.scores, each.chances) for each in self.calibrators],
         }
 
     def accepts(self, decisions: NDArray[np.int32], *labels: FloatArray) -> bool:
@@ -258,6 +317,8 @@ class Layout:
             "classes": list(self.classes),
             "label_center": self.label_center,
             "label_grid": self.label.grid.to_dict() if self.label and self.label.grid else None,
+            "calibrators": [each.to_dict() for each in self.calibrators],
+            "event_model": self.event_model.to_dict() if self.event_model else None,
             "columns": {
                 name: {
                     "grid": counted.grid.to_dict() if counted.grid else None,
@@ -290,6 +351,8 @@ class Layout:
             stored["n_bins"],
             tuple(stored["classes"]),
             label_center=stored["label_center"],
+            calibrators=tuple(Calibrator.from_dict(each) for each in stored["calibrators"]),
+            event_model=stored["event_model"] and EventModel.from_dict(stored["event_model"]),
         )
         if stored["label_grid"]:
             layout = _with_label(layout, Grid.from_dict(stored["label_grid"]))
@@ -308,8 +371,10 @@ def counted_columns(schema: Schema) -> dict[str, Column]:
     return columns
 
 
-def fit_layout(batches: Sequence[Batch], schema: Schema, n_bins: int) -> Layout:
-    """Choose the bins of every column from the first rows of a reference."""
+def fit_layout(
+    batches: Sequence[Batch], schema: Schema, n_bins: int, estimator: Estimator = "scores"
+) -> Layout:
+    """Choose bins, and what estimates are made by, from the first rows of a reference."""
     schema = schema.with_kinds(batches)
     schema = schema.with_derivations(fit_derivations(schema.derivations, batches))
     columns: dict[str, CountedColumn] = {}
@@ -337,7 +402,42 @@ def fit_layout(batches: Sequence[Batch], schema: Schema, n_bins: int) -> Layout:
         values = values[np.isfinite(values)]
         layout = replace(layout, label_center=float(values.mean()) if len(values) else 0.0)
         layout = _with_label(layout, fit_grid(values, Column("numeric"), n_bins))
-    return layout
+    return _with_estimator(batches, layout, estimator)
+
+
+def _with_estimator(batches: Sequence[Batch], layout: Layout, estimator: Estimator) -> Layout:
+    """Fit what estimates are made by on the labelled rows among the first."""
+    task = layout.schema.task
+    if estimator not in get_args(Estimator):
+        raise SchemaError(f"estimator {estimator!r}; allowed: {', '.join(get_args(Estimator))}")
+    wanted = estimator == "features"
+    if wanted and task not in ("binary", "regression"):
+        raise SchemaError(f'estimator="features" is for binary and regression tasks, not {task}')
+    scored = task == "regression" or bool(layout.schema.score_columns)
+    if task is None or layout.schema.label is None or not scored:
+        return layout
+    spans, labels, values = [], [np.empty(0)], [np.empty((0, layout.n_scores))]
+    for batch in batches:
+        for start, stop in tiles(batch):
+            rows = read_predictions(batch, layout, start, stop, secret=None, timestamp=None)
+            if rows.labels is not None:
+                spans.append((batch, start, stop))
+                labels.append(rows.labels)
+                values.append(rows.values.reshape(stop - start, layout.n_scores))
+    truth, each = np.concatenate(labels), np.concatenate(values)
+    if wanted:
+        columns = {
+            counted.name: counted
+            for counted in layout.given
+            if counted.name in layout.schema.counted_features
+        }
+        model = EventModel.fit(task, columns, spans, each[:, 0].copy(), truth)
+        if model is not None:
+            identity = (Calibrator.identity(),) if task == "binary" else ()
+            return replace(layout, event_model=model, calibrators=identity)
+    if task == "regression":
+        return layout
+    return replace(layout, calibrators=fit_calibrators(truth, list(each.T), len(layout.classes)))
 
 
 def _sources(

@@ -374,10 +374,12 @@ class Monitor:
             table.count(
                 batch, span, cells, None, groups=groups, derived=derived, engine=self._engine
             )
+            everything = np.ones(n, dtype=bool)
+            table.add_predicted(rows, groups, everything)
             table.add_labelled(rows, groups)
             if self.schema.timestamp is not None:
                 self._join.advance(int(rows.times.max()))
-            return np.ones(n, dtype=bool), cells
+            return everything, cells
         times, decisions = spread(rows.times, n), spread(rows.decisions, n)
         groups = spread(groups, n)
         cells = table.locate(times, groups)
@@ -396,6 +398,7 @@ class Monitor:
         table.count(
             batch, span, cells, accepted, groups=groups, derived=derived, engine=self._engine
         )
+        table.add_predicted(rows, groups, accepted)
         self._add_outcomes(outcomes)
         if rows.labels is not None:
             known = ~np.isnan(rows.labels)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tidegauge._core import SPECIALS
+from tidegauge._core import SPECIALS, fit_isotonic
+from tidegauge.calibration import Calibrator
 from tidegauge.layout import Layout
 from tidegauge.metrics import Metric
-from tidegauge.metrics.evaluate import Keys, evaluate_groups
-from tidegauge.metrics.inputs import BinaryOutcomes, FloatArray, GroupOutcomes, IntArray
+from tidegauge.metrics.evaluate import Groups, Keys, evaluate_groups
+from tidegauge.metrics.inputs import (
+    BinaryEstimates,
+    BinaryOutcomes,
+    FloatArray,
+    GroupEstimates,
+    GroupOutcomes,
+    IntArray,
+)
 from tidegauge.metrics.performance import by_tenth
 from tidegauge.reference import Reference
-from tidegauge.window import Span, WindowSums, WindowTable
+from tidegauge.window import EVERYTHING, Span, WindowSums, WindowTable
 
+GROUP_LABELS = 500  # of the reference, from which a group may have a calibrator of its own
 POSITIVE = {"1", "true"}  # decisions that are favourable where the schema names no `positive`
 
 
@@ -42,8 +52,9 @@ def fairness_table(
     sets = attributes(table.layout)
     current, usual = {}, {}
     for name in names:
-        here = _read(table, span, sets[name], versions=versions)
-        there = _read(reference.table, Span(None, None), sets[name])
+        own = _group_chances(reference.table, sets[name])
+        here = _read(table, span, sets[name], own, versions=versions)
+        there = _read(reference.table, EVERYTHING, sets[name], own)
         current[name], usual[name] = _side_by_side(here.groups, there.groups)
     return evaluate_groups(here.keys, current, usual, model=model, metrics=metrics)
 
@@ -53,20 +64,24 @@ class _Sheet:
     """An attribute in W windows: counts of every group that was met, [W, G]."""
 
     keys: Keys
-    groups: GroupOutcomes
+    groups: Groups
 
 
-def _side_by_side(
-    current: GroupOutcomes, usual: GroupOutcomes
-) -> tuple[GroupOutcomes, GroupOutcomes]:
+def _side_by_side(current: Groups, usual: Groups) -> tuple[Groups, Groups]:
     """Both sides with the same groups; the reference, as a whole, beside every window."""
-    names = tuple(sorted({*current.names, *usual.names}))
-    n = len(current.decided)
-    whole = [each.sum(axis=0, keepdims=True) for each in _arranged(usual, names)]
-    return (
-        GroupOutcomes(names, *_arranged(current, names)),
-        GroupOutcomes(names, *(np.broadcast_to(each, (n, *each.shape[1:])) for each in whole)),
-    )
+    names = tuple(sorted({*current.outcomes.names, *usual.outcomes.names}))
+    n = len(current.outcomes.decided)
+
+    def beside(here: GroupOutcomes, there: GroupOutcomes) -> tuple[Any, Any]:
+        whole = [each.sum(axis=0, keepdims=True) for each in _arranged(there, names)]
+        repeated = (np.broadcast_to(each, (n, *each.shape[1:])) for each in whole)
+        return type(here)(names, *_arranged(here, names)), type(here)(names, *repeated)
+
+    outcomes = beside(current.outcomes, usual.outcomes)
+    estimates: tuple[Any, Any] = (None, None)
+    if current.estimates is not None and usual.estimates is not None:
+        estimates = beside(current.estimates, usual.estimates)
+    return Groups(outcomes[0], estimates[0]), Groups(outcomes[1], estimates[1])
 
 
 def _arranged(groups: GroupOutcomes, names: tuple[str, ...]) -> list[FloatArray]:
@@ -84,10 +99,14 @@ def _read(
     table: WindowTable,
     span: Span,
     columns: tuple[str, ...],
+    own: Mapping[str, Calibrator],
     *,
     versions: Sequence[str] | None = None,
 ) -> _Sheet:
-    """Sum the cells of an attribute's groups by window and version."""
+    """Sum the cells of an attribute's groups by window and version.
+
+    `own` holds the calibrators of groups that have one of their own.
+    """
     wanted = table.segment_labels(columns)
     keys, sums = table.read(span, segments=wanted, versions=versions)
     times = np.zeros((2, keys.segment.size), dtype=np.int64)
@@ -105,7 +124,10 @@ def _read(
         return table
 
     names = tuple(keys.segments[code] for code in segments)
-    groups = GroupOutcomes(names, *map(spread, _counts(sums)))
+    outcomes = GroupOutcomes(names, *map(spread, _counts(sums)))
+    expected = _expected(sums, keys, own)
+    estimates = None if expected is None else GroupEstimates(names, *map(spread, expected))
+    groups = Groups(outcomes, estimates)
     timed = keys.window_start is not None
     return _Sheet(
         Keys(
@@ -132,6 +154,68 @@ def _counts(sums: WindowSums) -> list[FloatArray]:
     negative = by_tenth(outcomes.negatives.sum(axis=-2), outcomes.edges)
     tenths = [positive + negative, positive, outcomes.confidence]
     return [*_decisions(sums), tp, fp, fn, tn, *(each * rows[:, None] for each in tenths)]
+
+
+def _expected(
+    sums: WindowSums, keys: Keys, own: Mapping[str, Calibrator]
+) -> list[FloatArray] | None:
+    """Counts of `GroupEstimates` for every row of the sums; None where nothing is estimated."""
+    estimates = sums.estimates()
+    if estimates is None:
+        return None
+    assert isinstance(estimates, BinaryEstimates)
+    chances = np.array(estimates.chances)
+    for code, name in enumerate(keys.segments):
+        if name in own:
+            inside = keys.segment == code
+            chances[inside] = estimates.rows[inside] * own[name](_middles(estimates.edges))
+    per_row = np.nan_to_num(estimates.rows_per_count)[:, None]
+    fn, tp = (chances.sum(axis=-1) * per_row).T
+    zeros, ones = (estimates.rows.sum(axis=-1) * per_row).T
+    return [*_decisions(sums), tp, ones - tp, fn, zeros - fn]
+
+
+def _middles(edges: FloatArray) -> FloatArray:
+    return np.asarray((edges[:-1] + edges[1:]) / 2)
+
+
+def _group_chances(table: WindowTable, columns: tuple[str, ...]) -> dict[str, Calibrator]:
+    """Calibrators of the groups whose labels in the reference say something else than all labels.
+
+    A group has its own when it has GROUP_LABELS or more, and when its calibration error lies two
+    standard errors above what it would be by chance.
+    """
+    keys, sums = table.read(EVERYTHING, segments=table.segment_labels(columns), by_version=False)
+    estimates = sums.estimates()
+    if estimates is None:
+        return {}
+    assert isinstance(estimates, BinaryEstimates)
+    rows = estimates.labelled.sum(axis=-2) * 1.0
+    positives = estimates.positives.sum(axis=-2) * 1.0
+    chances = estimates.labelled_chances.sum(axis=-2)
+    weight = np.nan_to_num(estimates.rows_per_count)
+    found = {}
+    for row, code in enumerate(keys.segment):
+        n = rows[row].sum() * weight[row]
+        if n < GROUP_LABELS or not _strays(rows[row], positives[row], chances[row]):
+            continue
+        met = rows[row] > 0
+        scores = _middles(estimates.edges)[met]
+        shares = positives[row][met] / rows[row][met]
+        knots = fit_isotonic(scores, shares, rows[row][met])
+        found[keys.segments[code]] = Calibrator(*knots, isotonic=True)
+    return found
+
+
+def _strays(rows: FloatArray, positives: FloatArray, chances: FloatArray) -> bool:
+    """Whether positives lie further from chances, over tenths of the rows, than chance explains."""
+    upto = np.cumsum(rows) - rows / 2
+    tenth = np.minimum((upto / rows.sum() * 10).astype(int), 9)
+    binomial = chances - np.divide(chances**2, rows, out=np.zeros_like(rows), where=rows > 0)
+    gap, variance = (np.bincount(tenth, each, 10) for each in (positives - chances, binomial))
+    usual = np.sqrt(2 / np.pi * variance).sum()  # of |x|, x normal
+    spread = np.sqrt((1 - 2 / np.pi) * variance.sum())
+    return bool(np.abs(gap).sum() > usual + 2 * spread)
 
 
 def _decisions(sums: WindowSums) -> tuple[IntArray, IntArray]:

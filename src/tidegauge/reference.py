@@ -18,7 +18,8 @@ from tidegauge._core import SPECIALS, Batch, DataError, SchemaError, Vocabulary
 from tidegauge.derived import ArrayFunction, derive, refuse
 from tidegauge.engine import CpuEngine, resolve_threads
 from tidegauge.ingest import as_batch, as_table, first_texts, read_predictions, tiles
-from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Layout, fit_layout
+from tidegauge.layout import MAX_CATEGORIES, CountedColumn, Estimator, Layout, fit_layout
+from tidegauge.metrics.estimated import Errors
 from tidegauge.metrics.significance import Quiet
 from tidegauge.sample import (
     WHOLE,
@@ -82,6 +83,7 @@ class Reference:
         self._outside: dict[str, tuple[slice, slice]] = {}
         self._windows: dict[tuple[int, str], WindowSums] = {}
         self.quiet: dict[tuple[str, str, int], Quiet] = {}  # by column, segment and width
+        self.errors: dict[tuple[str, str, int], Errors] = {}  # by metric, segment and width
         self._in_use = False
 
     @classmethod
@@ -95,6 +97,7 @@ class Reference:
         like: Reference | None = None,
         threads: int | None = None,
         sample_rows: int = 0,
+        estimator: Estimator = "scores",
     ) -> Reference:
         """Learn bins and sums from a table, or from an iterable of tables too big to hold at once.
 
@@ -115,6 +118,10 @@ class Reference:
         sample_rows
             Rows to keep, whole and as they are, for metrics that compare rows; none unless given.
             They are stored with the reference, without ids, and with their labels as numbers.
+        estimator
+            What performance is estimated by before labels come, where the table has labels:
+            "scores", or "features" too, by gradient-boosted trees that are asked for every row;
+            a regression, which has no scores, is estimated by features alone.
 
         Returns
         -------
@@ -144,7 +151,7 @@ class Reference:
             _check_alike(schema, like.schema)
             layout = Layout.from_dict(like.layout.to_dict(), schema.functions)
         else:
-            layout = fit_layout(tables, schema, bins)
+            layout = fit_layout(tables, schema, bins, estimator)
         moment = layout.schema.timestamp
         timed = moment is not None and tables[0].kind(moment) != "absent"
         secret = like.secret if like else _new_secret()
@@ -180,6 +187,8 @@ class Reference:
             self.table.count(
                 whole, rows, cells, None, groups=groups, derived=derived, engine=engine
             )
+            everything = np.ones(rows[1] - rows[0], dtype=bool)
+            self.table.add_predicted(predictions, groups, everything)
             self.table.add_labelled(predictions, groups)
         self._forget()
         labels = np.full(batch.n_rows, np.nan)
@@ -190,7 +199,7 @@ class Reference:
 
     def _forget(self) -> None:
         """Drop what was derived from the sums before they changed."""
-        for derived in (self._coarse, self._outside, self._windows, self.quiet):
+        for derived in (self._coarse, self._outside, self._windows, self.quiet, self.errors):
             derived.clear()
 
     def _grow_categories(self, batch: Batch, columns: Sequence[CountedColumn]) -> None:

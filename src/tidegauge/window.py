@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import (
+    CHANCE_UNITS,
     DELAY_BINS,
     NEVER,
     NO_DELAY,
@@ -27,6 +28,7 @@ from tidegauge._core import (
     PairIndex,
     Vocabulary,
     add_arrivals,
+    add_estimates,
     add_outcomes,
     intern_codes,
 )
@@ -34,25 +36,31 @@ from tidegauge.derived import Derivation, derive, told
 from tidegauge.engine import Engine, Rows
 from tidegauge.ingest import Predictions, spread
 from tidegauge.layout import (
+    EXPECTED_LOSSES,
+    EXPECTED_SUMS,
     LOSS_SUMS,
     PAIR_SUMS,
     REGRESSION_SUMS,
     TENTHS,
     TRAFFIC_SLOTS,
+    WEIGHT_UNITS,
     CountedColumn,
     Layout,
 )
 from tidegauge.maturity import expected_share, shares_by_age
 from tidegauge.metrics.evaluate import Keys
 from tidegauge.metrics.inputs import (
+    BinaryEstimates,
     BinaryOutcomes,
     ColumnCounts,
+    Estimates,
     LabelDelays,
     Maturity,
     MulticlassOutcomes,
     Outcomes,
     PairedDecisions,
     PairedValues,
+    RegressionEstimates,
     RegressionOutcomes,
     Traffic,
 )
@@ -598,6 +606,8 @@ class WindowTable:
             self._note_expired(outcomes.earliest)
             places = (self._segments_of_group, self._panes)
             add_outcomes(self.cells, task, self.layout.outcome_blocks, places, outcomes)
+            if self.layout.estimates:
+                add_estimates(self.cells, self.layout.estimate_blocks, places, outcomes, "labelled")
 
     def add_events(self, rows: JoinedRows) -> None:
         """Count rows of the past and, unlike `add_outcomes`, the predictions among them."""
@@ -608,25 +618,17 @@ class WindowTable:
 
     def add_labelled(self, rows: Predictions, groups: IndexArray) -> None:
         """Count predictions that came with their label."""
-        if rows.labels is None:
-            return
-        known = ~np.isnan(rows.labels)
-        n = int(known.sum())
-        times, groups, decisions = (
-            spread(each, len(known)) for each in (rows.times, groups, rows.decisions)
-        )
-        labelled: dict[str, NDArray[Any]] = {
-            "times": times[known],
-            "known": times[known],
-            "groups": groups[known],
-            "decisions": decisions[known].astype(np.int16),
-            "values": rows.values.reshape(len(known), -1)[known].ravel(),
-            "weights": rows.weights[known] if len(rows.weights) else np.ones(n),
-            "labels": rows.labels[known],
-            "signs": np.ones(n, dtype=np.int8),
-            "delays": np.full(n, NO_DELAY, dtype=np.uint8),
-        }
-        self.add_outcomes(JoinedRows(NO_ROWS | labelled, weighted=len(rows.weights) > 0))
+        if rows.labels is not None:
+            self.add_outcomes(_joined(rows, groups, ~np.isnan(rows.labels)))
+
+    def add_predicted(
+        self, rows: Predictions, groups: IndexArray, accepted: NDArray[np.bool_]
+    ) -> None:
+        """Count what accepted predictions are expected to turn out as."""
+        if self.layout.estimates and accepted.any():
+            places = (self._segments_of_group, self._panes)
+            joined = _joined(rows, groups, accepted)
+            add_estimates(self.cells, self.layout.estimate_blocks, places, joined, "predicted")
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -923,6 +925,32 @@ class WindowTable:
         return " & ".join(f"{column}={_quoted(value)}" for column, value in pairs) or "all"
 
 
+def _joined(rows: Predictions, groups: IndexArray, chosen: NDArray[np.bool_]) -> JoinedRows:
+    """Chosen rows as the core takes them; a label that is not known is 0."""
+    n = len(chosen)
+    all_of_them = bool(chosen.all())
+
+    def taken(array: NDArray[Any]) -> NDArray[Any]:
+        each = spread(array, n)
+        return each if all_of_them else each[chosen]
+
+    values = rows.values.reshape(n, -1)
+    n_chosen = int(np.count_nonzero(chosen))
+    times = taken(rows.times)
+    columns: dict[str, NDArray[Any]] = {
+        "times": times,
+        "known": times,
+        "groups": taken(groups),
+        "decisions": taken(rows.decisions).astype(np.int16),
+        "values": (values if all_of_them else values[chosen]).ravel(),
+        "weights": taken(rows.weights) if len(rows.weights) else np.ones(n_chosen),
+        "labels": np.zeros(n_chosen) if rows.labels is None else taken(rows.labels),
+        "signs": np.ones(n_chosen, dtype=np.int8),
+        "delays": np.full(n_chosen, NO_DELAY, dtype=np.uint8),
+    }
+    return JoinedRows(NO_ROWS | columns, weighted=len(rows.weights) > 0)
+
+
 def _code_of(vocabulary: Vocabulary, text: str) -> int:
     """Code of a text, that of "(other)" where there is no room for it."""
     code = vocabulary.add(text)
@@ -1143,6 +1171,52 @@ class WindowSums:
             **losses,
         )
 
+    def estimates(self) -> Estimates | None:
+        """What predictions are expected to turn out as, by task; None where nothing says so."""
+        task = self._layout.schema.task
+        if not self._layout.estimates or task not in _ESTIMATES:
+            return None
+        return _ESTIMATES[task](replace(self, detail="scores"))
+
+    def _chances(self, block: int) -> FloatArray:
+        """Counts of a block of chances, in the units of the other counts."""
+        weighted = self._layout.schema.weight is not None
+        unit = WEIGHT_UNITS / CHANCE_UNITS if weighted else 1 / CHANCE_UNITS
+        chances: FloatArray = self.slots(block) * np.float64(unit)
+        return chances
+
+    def _estimated_rows(self, counted: IntArray) -> IntArray:
+        """Rows behind counts, [n_rows]; with weights every row that had any."""
+        if self._layout.schema.weight is None:
+            return counted
+        return np.where(counted > 0, self._traffic[:, 0], 0)
+
+    def _binary_estimates(self) -> BinaryEstimates:
+        outcomes = self._binary()
+        shape = outcomes.positives.shape
+        first = self._layout.estimate_block
+        rows = self.slots(first).reshape(shape)
+        losses = dict(zip(EXPECTED_LOSSES, self._chances(first + 3).T, strict=True))
+        return BinaryEstimates(
+            estimated_rows=self._estimated_rows(rows.sum(axis=(1, 2))),
+            rows=rows,
+            chances=self._chances(first + 1).reshape(shape),
+            edges=outcomes.edges,
+            positives=outcomes.positives,
+            negatives=outcomes.negatives,
+            labelled_chances=self._chances(first + 2).reshape(shape),
+            known_log_loss=outcomes.log_loss,
+            known_brier=outcomes.brier,
+            **losses,
+        )
+
+    def _regression_estimates(self) -> RegressionEstimates:
+        expected = self.sums[:, len(REGRESSION_SUMS) :].T
+        sums = dict(zip(EXPECTED_SUMS, expected, strict=False))
+        rows = sums.pop("rows")
+        estimated = self._estimated_rows(np.rint(rows).astype(np.int64))
+        return RegressionEstimates(estimated_rows=estimated, rows=rows, **sums)
+
     def _multiclass(self) -> MulticlassOutcomes:
         first = self._layout.outcome_block
         classes = self._layout.classes
@@ -1177,4 +1251,9 @@ _OUTCOMES: dict[str, Callable[[WindowSums], Outcomes]] = {
     "binary": WindowSums._binary,
     "multiclass": WindowSums._multiclass,
     "regression": WindowSums._regression,
+}
+
+_ESTIMATES: dict[str, Callable[[WindowSums], Estimates]] = {
+    "binary": WindowSums._binary_estimates,
+    "regression": WindowSums._regression_estimates,
 }

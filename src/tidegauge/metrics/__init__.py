@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegauge.metrics import (
     comparison,
     drift,
+    estimated,
     fairness,
     integrity,
     labels,
@@ -12,6 +13,7 @@ from tidegauge.metrics import (
     performance,
 )
 from tidegauge.metrics.inputs import (
+    BinaryEstimates,
     BinaryOutcomes,
     Bins,
     ColumnCounts,
@@ -26,6 +28,7 @@ from tidegauge.metrics.registry import Metric, families, get, metric, names, rem
 from tidegauge.metrics.results import Estimate, PerClass, Proportion, mean
 
 __all__ = [
+    "BinaryEstimates",
     "BinaryOutcomes",
     "Bins",
     "ColumnCounts",
@@ -40,6 +43,7 @@ __all__ = [
     "Traffic",
     "comparison",
     "drift",
+    "estimated",
     "fairness",
     "families",
     "get",

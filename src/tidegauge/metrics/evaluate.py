@@ -17,13 +17,16 @@ import pyarrow as pa
 
 from tidegauge.metrics.drift import evidence
 from tidegauge.metrics.inputs import (
+    ESTIMATES,
     OTHER_GROUP,
     Bins,
     ColumnCounts,
+    Estimates,
     FeatureTests,
     Fine,
     FloatArray,
     GroupDecisions,
+    GroupEstimates,
     GroupOutcomes,
     IntArray,
     LabelDelays,
@@ -92,6 +95,9 @@ class Sums(Protocol):
     def outcomes(self) -> Outcomes | None:
         """Labelled rows, [R, ...] each; None for a model without a task."""
 
+    def estimates(self) -> Estimates | None:
+        """What predictions are expected to turn out as, [R, ...] each; None where nothing says."""
+
     def joined(self) -> Inputs:
         """What is known because predictions and labels have ids, [R, ...] each, by type."""
 
@@ -100,6 +106,30 @@ class Sums(Protocol):
 
     def label_share(self) -> FloatArray:
         """Share of the predictions whose label has arrived, [R]."""
+
+
+class Past(NamedTuple):
+    """How estimates of a metric came out in earlier windows, [R] each; see `metrics.estimated`."""
+
+    past_windows: IntArray
+    past_squared: FloatArray
+    past_absolute: FloatArray
+
+
+class Groups(NamedTuple):
+    """The groups of an attribute: what labels say of them, and what they are expected to say."""
+
+    outcomes: GroupOutcomes
+    estimates: GroupEstimates | None
+
+    @property
+    def inputs(self) -> Inputs:
+        """What metrics may ask for."""
+        known: Inputs = {GroupOutcomes: self.outcomes, GroupDecisions: self.outcomes.decisions}
+        return known | ({} if self.estimates is None else {GroupEstimates: self.estimates})
+
+
+Backtest: TypeAlias = Callable[["_Asked"], Past]
 
 
 class _Asked(NamedTuple):
@@ -168,6 +198,7 @@ def evaluate(
     features: Collection[str] | None = None,
     quiet: Callable[[str], Quiet] | None = None,
     alike: IntArray | None = None,
+    backtest: Backtest | None = None,
 ) -> pa.Table:
     """Compute metrics from sums, as a tidy table: traffic, columns in their order, performance.
 
@@ -194,6 +225,8 @@ def evaluate(
         rows are taken for independent.
     alike
         Rows with the same number are compared with the same row of the reference, [R].
+    backtest
+        Gives the errors of an estimate in windows before each row; none are known where None.
     """
     asked = usual() if metrics is None else metrics
     chosen = [m if isinstance(m, Metric) else get(m) for m in asked]
@@ -214,7 +247,13 @@ def evaluate(
     needed = {need for each in serving[None] for need in each.form.needs}
     traffic = _Part(None, *(_arrived(sums, needed) for sums in (current, reference)))
     by_label = serving[task] if task else ()
-    outcomes = _Part(None, *(_labelled(sums) if by_label else {} for sums in (current, reference)))
+    outcomes = _Part(None, *(_of_model(sums, by_label) for sums in (current, reference)))
+    if not any(type(each) in ESTIMATES.values() for each in outcomes.current.values()):
+        if metrics and (unserved := [each.label for each in by_label if each.form.estimated]):
+            raise ValueError(
+                f"metric {unserved[0]!r} needs a reference that was fitted on scores with labels"
+            )
+        by_label = tuple(each for each in by_label if not each.form.estimated)
     tested = any(FeatureTests in asked.form.needs for asked in serving[None])
     blocks = list(_column_blocks(kinds, serving, current, reference, rows, tested=tested))
     columns = _pieces(blocks)
@@ -225,7 +264,7 @@ def evaluate(
     pieces = [
         *_pieces(_model_blocks(traffic, serving[None], rows)),
         *sorted(columns, key=lambda piece: position[piece.column]),
-        *_pieces(_model_blocks(outcomes, by_label, rows, alike)),
+        *_pieces(_model_blocks(outcomes, by_label, rows, alike, backtest)),
         *_pieces(
             _measured([_Part(None, {kind: each}, {})], serving[kind], rows)
             for kind, each in joined.items()
@@ -237,8 +276,8 @@ def evaluate(
 
 def evaluate_groups(
     keys: Keys,
-    current: Mapping[str, GroupOutcomes],
-    reference: Mapping[str, GroupOutcomes],
+    current: Mapping[str, Groups],
+    reference: Mapping[str, Groups],
     *,
     model: str,
     metrics: Sequence[Metric],
@@ -250,7 +289,7 @@ def evaluate_groups(
     keys
         What the R rows of the counts stand for.
     current, reference
-        Counts by attribute, [R, G] each; both sides name the same groups. The column of a metric is
+        Groups by attribute, [R, G] each; both sides name the same groups. The column of a metric is
         the attribute, or the group where a metric has a value for each.
     model
         Name of the model, for the table.
@@ -260,10 +299,10 @@ def evaluate_groups(
     asked = tuple(_asked(m, form) for m in metrics if (form := m.form_for(PROTECTED)))
     blocks = [
         block
-        for name, outcomes in current.items()
-        for block in _group_blocks(name, outcomes, reference[name], asked)
+        for name, groups in current.items()
+        for block in _group_blocks(name, groups, reference[name], asked)
     ]
-    known = next(iter(current.values()))
+    known = next(iter(current.values())).outcomes
     return _table(keys, _pieces(blocks), ratio(known.n, known.predictions), model)
 
 
@@ -293,9 +332,11 @@ def _arrived(sums: Sums, needed: set[type]) -> Inputs:
     return inputs
 
 
-def _labelled(sums: Sums) -> Inputs:
-    outcomes = sums.outcomes()
-    return {} if outcomes is None else {type(outcomes): outcomes}
+def _of_model(sums: Sums, asked: tuple[_Asked, ...]) -> Inputs:
+    """Outcomes and estimates, where a metric reads them."""
+    outcomes = sums.outcomes() if asked else None
+    estimates = sums.estimates() if any(each.form.estimated for each in asked) else None
+    return {type(each): each for each in (outcomes, estimates) if each is not None}
 
 
 def _of_column(sums: Sums, column: str, needed: frozenset[type]) -> Inputs:
@@ -421,31 +462,36 @@ def _feature_tests(
 
 
 def _model_blocks(
-    part: _Part, asked: tuple[_Asked, ...], rows: int, alike: IntArray | None = None
+    part: _Part,
+    asked: tuple[_Asked, ...],
+    rows: int,
+    alike: IntArray | None = None,
+    backtest: Backtest | None = None,
 ) -> Iterator[_Block]:
     """Measure what has no column; results per class get "label=<class>" for a column."""
     whole = tuple(each for each in asked if not each.form.per_class)
     per_class = tuple(each for each in asked if each.form.per_class)
     if part.current and whole:
-        yield _measured([part], whole, rows, alike=alike)
+        yield _measured([part], whole, rows, alike=alike, backtest=backtest)
     if part.current and per_class:
-        (outcomes,) = part.current.values()
-        classes = tuple(f"label={name}" for name in outcomes.classes)
-        yield _measured([part], per_class, rows, columns=classes, alike=alike)
+        names = next(each.classes for each in part.current.values())
+        classes = tuple(f"label={name}" for name in names)
+        yield _measured([part], per_class, rows, columns=classes, alike=alike, backtest=backtest)
 
 
 def _group_blocks(
-    attribute: str, current: GroupOutcomes, reference: GroupOutcomes, asked: tuple[_Asked, ...]
+    attribute: str, current: Groups, reference: Groups, asked: tuple[_Asked, ...]
 ) -> Iterator[_Block]:
     """Measure an attribute, then each of its groups under the name of the group."""
+    if current.estimates is None:
+        asked = tuple(each for each in asked if not each.form.estimated)
     whole = tuple(each for each in asked if not each.form.per_group)
     per_group = tuple(each for each in asked if each.form.per_group)
-    sides = ({GroupOutcomes: s, GroupDecisions: s.decisions} for s in (current, reference))
-    part, rows = _Part(attribute, *sides), len(current.decided)
+    part, rows = _Part(attribute, current.inputs, reference.inputs), len(current.outcomes.decided)
     if whole:
         yield _measured([part], whole, rows)
     if per_group:
-        columns = (*current.names, f"{attribute}={OTHER_GROUP}")
+        columns = (*current.outcomes.names, f"{attribute}={OTHER_GROUP}")
         yield _measured([part], per_group, rows, columns=columns)
 
 
@@ -457,6 +503,7 @@ def _measured(
     columns: tuple[str | None, ...] = (),
     tested: type | None = None,
     alike: IntArray | None = None,
+    backtest: Backtest | None = None,
 ) -> _Block:
     """Evaluate metrics for a group of columns, so many cells at a time that memory is bounded."""
     named = columns or tuple(part.column for part in group)
@@ -469,6 +516,7 @@ def _measured(
         status=np.zeros(shape, dtype=np.int8),
         evidence=np.full((3 if tested else 0, len(named), rows), np.nan),
     )
+    past = [backtest(each) if backtest and each.form.estimated else None for each in asked]
     current = _stacked([part.current for part in group])
     reference = _stacked([part.reference for part in group])
     step = max(1, len(group) * BLOCK_BYTES * rows // max(_bytes(current), 1))
@@ -476,7 +524,8 @@ def _measured(
         for start in range(0, rows, step):
             cells = slice(start, start + step)
             sides = _in_cells(reference, cells), _in_cells(current, cells)
-            _fill(block, cells, *sides, alike=None if alike is None else alike[cells])
+            near = None if alike is None else alike[cells]
+            _fill(block, cells, *sides, past=past, alike=near)
             if tested:
                 block.evidence[..., cells] = evidence(*(side[tested] for side in sides))
     return block
@@ -487,6 +536,8 @@ def _fill(
     cells: slice,
     reference: Inputs,
     current: Inputs,
+    *,
+    past: Sequence[Past | None],
     alike: IntArray | None = None,
 ) -> None:
     """Evaluate all metrics of a block in some of its cells."""
@@ -496,6 +547,9 @@ def _fill(
         place = _last_first if form.per_class or form.per_group else _as_is
         inputs = {side: _pick(sides[side], kinds) for side, kinds in form.inputs.items()}
         baseline = _pick(reference, form.inputs["current"])
+        if (known := past[m]) is not None:
+            errors = {name: each[None, cells] for name, each in known._asdict().items()}
+            inputs["current"] = replace(inputs["current"], **errors)
         values, n = block.values[:, :, m, cells], block.n[:, :, m, cells]
         result = asked.compute(**inputs)
         value = place(np.asarray(value_of(result)))
@@ -514,18 +568,23 @@ def _fill(
             n[1] = baseline.n
         if "reference" in inputs or form.noise:
             values[_NOISE] = asked.noise(**inputs)
-        if "reference" not in inputs and baseline is not None and form.scale == "rate":
-            usual = place(_usual(asked, baseline, alike))
+        own = form.estimated or "reference" not in inputs
+        if own and baseline is not None and form.scale == "rate":
+            beside = {"reference": inputs["reference"]} if "reference" in inputs else {}
+            usual = place(_usual(asked, baseline, alike, beside))
             values[_REFERENCE] = np.where(n[1] > 0, usual, np.nan)
     block.status[..., cells] = _status(block, cells, current)
 
 
-def _usual(asked: _Asked, baseline: Any, alike: IntArray | None) -> FloatArray:
+def _usual(
+    asked: _Asked, baseline: Any, alike: IntArray | None, beside: Mapping[str, Any]
+) -> FloatArray:
     """Value of the reference in each row; of rows that are alike only the first is worked out."""
     if alike is None:
-        return np.asarray(value_of(asked.compute(current=baseline)))
+        return np.asarray(value_of(asked.compute(**beside, current=baseline)))
     _, first, row = np.unique(alike, return_index=True, return_inverse=True)
-    value = np.asarray(value_of(asked.compute(current=_take(baseline, first))))
+    inputs = {name: _take(each, first) for name, each in {**beside, "current": baseline}.items()}
+    value = np.asarray(value_of(asked.compute(**inputs)))
     return value[:, row] if value.shape[1] > 1 else value
 
 
@@ -591,7 +650,8 @@ def _table(keys: Keys, pieces: Sequence[_Piece], label_share: FloatArray, model:
     if keys.is_kept is not None and not keys.is_kept.all():
         lost = ~keys.is_kept[row]
         values[:, lost], status[lost] = np.nan, _NOT_KEPT
-    labelled = np.repeat([each.form.label_based for _, each in series], rows)
+    with_share = [each.form.label_based or each.form.estimated for _, each in series]
+    labelled = np.repeat(with_share, rows)
     data = {
         "model": words(np.zeros(row.size, dtype=np.int32), (model,)),
         "version": words(keys.version[row], keys.versions),

@@ -18,7 +18,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tidegauge.metrics.inputs import FloatArray, GroupDecisions, GroupOutcomes, ratio
+from tidegauge.metrics.inputs import (
+    FloatArray,
+    GroupDecisions,
+    GroupEstimates,
+    GroupOutcomes,
+    ratio,
+)
 from tidegauge.metrics.registry import metric
 from tidegauge.metrics.results import Bracket, PerGroup, newcombe, wilson
 
@@ -661,3 +667,100 @@ def group_calibration_error(current: GroupOutcomes, *, minimum: int = MINIMUM) -
         return PerGroup(np.full(groups.decided.shape, np.nan), np.zeros(groups.decided.shape))
     scored = groups.scored.sum(axis=-1)
     return PerGroup(ratio(np.abs(groups.score_sum - groups.positive).sum(axis=-1), scored), scored)
+
+
+# Before labels: the same of expected counts, by what scores mean within each group.
+
+
+@metric("estimated_equal_opportunity_difference", worse="higher", bounds=(0, 1))
+def estimated_equal_opportunity_difference(
+    current: GroupEstimates, *, method: Method = "between_groups", minimum: int = MINIMUM
+) -> Bracket:
+    """How far apart the groups are expected to lie in how often a positive is decided 1.
+
+    As `equal_opportunity_difference`, of expected counts. Range 0 to 1. Undefined with fewer than
+    two groups in which positives are expected.
+
+    >>> two = GroupEstimates.from_confusion(
+    ...     ("F", "M"), tp=[30, 40], fn=[10, 10], fp=[20, 10], tn=[30, 30]
+    ... )
+    >>> estimated_equal_opportunity_difference(two).value.round(3)
+    np.float64(0.05)
+    """
+    return equal_opportunity_difference(current, method=method, minimum=minimum)
+
+
+@metric("estimated_equalized_odds_difference", worse="higher", bounds=(0, 1))
+def estimated_equalized_odds_difference(
+    current: GroupEstimates,
+    *,
+    agg: Literal["worst_case", "mean"] = "worst_case",
+    method: Method = "between_groups",
+    minimum: int = MINIMUM,
+) -> FloatArray:
+    """How far apart the groups are expected to lie in true and false positive rates.
+
+    As `equalized_odds_difference`, of expected counts. Range 0 to 1. Undefined unless both gaps
+    are known.
+
+    >>> two = GroupEstimates.from_confusion(
+    ...     ("F", "M"), tp=[30, 40], fn=[10, 10], fp=[20, 10], tn=[30, 30]
+    ... )
+    >>> estimated_equalized_odds_difference(two).round(3)
+    np.float64(0.15)
+    """
+    return equalized_odds_difference(current, agg=agg, method=method, minimum=minimum)
+
+
+@metric("estimated_predictive_parity_difference", worse="higher", bounds=(0, 1))
+def estimated_predictive_parity_difference(
+    current: GroupEstimates, *, method: Method = "between_groups", minimum: int = MINIMUM
+) -> Bracket:
+    """How far apart the groups are expected to lie in how often a favourable decision is right.
+
+    As `predictive_parity_difference`, of expected counts. Range 0 to 1. Undefined with fewer than
+    two groups that have rows decided 1.
+
+    >>> two = GroupEstimates.from_confusion(
+    ...     ("F", "M"), tp=[30, 40], fn=[10, 10], fp=[20, 10], tn=[30, 30]
+    ... )
+    >>> estimated_predictive_parity_difference(two).value.round(3)
+    np.float64(0.2)
+    """
+    return predictive_parity_difference(current, method=method, minimum=minimum)
+
+
+@metric("estimated_accuracy_difference", worse="higher", bounds=(0, 1))
+def estimated_accuracy_difference(
+    current: GroupEstimates, *, method: Method = "between_groups", minimum: int = MINIMUM
+) -> Bracket:
+    """How far apart the groups are expected to lie in the share of decisions that are right.
+
+    As `accuracy_difference`, of expected counts. Range 0 to 1. Undefined with fewer than two
+    groups.
+
+    >>> two = GroupEstimates.from_confusion(
+    ...     ("F", "M"), tp=[30, 40], fn=[10, 10], fp=[20, 10], tn=[30, 30]
+    ... )
+    >>> estimated_accuracy_difference(two).value.round(3)
+    np.float64(0.111)
+    """
+    return accuracy_difference(current, method=method, minimum=minimum)
+
+
+@metric("estimated_average_odds_difference", worse="either", bounds=(-1, 1))
+def estimated_average_odds_difference(
+    current: GroupEstimates, *, against: str = "rest", minimum: int = MINIMUM
+) -> PerGroup:
+    """How much higher a group's true and false positive rates are expected to be, on average.
+
+    As `average_odds_difference`, of expected counts. Range -1 to 1. Undefined for a group without
+    expected positives or negatives.
+
+    >>> two = GroupEstimates.from_confusion(
+    ...     ("F", "M"), tp=[30, 40], fn=[10, 10], fp=[20, 10], tn=[30, 30]
+    ... )
+    >>> estimated_average_odds_difference(two).result[:2].round(3)
+    array([ 0.05, -0.05])
+    """
+    return average_odds_difference(current, against=against, minimum=minimum)

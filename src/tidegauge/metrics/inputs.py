@@ -408,6 +408,76 @@ class RegressionOutcomes(_Labelled):
     center: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Estimated:
+    """What the estimates of every task have in common: how they came out in earlier windows.
+
+    Errors are estimate - realised, of windows whose labels are in; the metric is the one asked for.
+    """
+
+    estimated_rows: IntArray = _NONE  # rows with a decision and scores
+    past_windows: IntArray = _NONE
+    past_squared: FloatArray = _NONE  # sum of the squared errors
+    past_absolute: FloatArray = _NONE
+
+    def __post_init__(self) -> None:
+        _accept_lists(self)
+
+    @property
+    def n(self) -> IntArray:
+        """Rows with an estimate."""
+        return self.estimated_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryEstimates(_Estimated):
+    """Predictions by decision and score bin, the positives expected among them, and known ones."""
+
+    rows: IntArray  # [..., 2, S]: decision 0 or 1, score bins in ascending order
+    chances: FloatArray  # [..., 2, S]: sum of the calibrated scores
+    edges: FloatArray  # [S + 1], from 0 to 1
+    positives: IntArray = _NONE  # [..., 2, S]: labelled rows that are 1
+    negatives: IntArray = _NONE
+    labelled_chances: FloatArray = _NONE  # [..., 2, S]: sum of the calibrated scores of these
+    log_loss: FloatArray = _UNKNOWN  # expected of all rows
+    brier: FloatArray = _UNKNOWN
+    labelled_log_loss: FloatArray = _UNKNOWN  # expected of labelled rows
+    labelled_brier: FloatArray = _UNKNOWN
+    known_log_loss: FloatArray = _UNKNOWN  # what labelled rows turned out to have
+    known_brier: FloatArray = _UNKNOWN
+
+    @property
+    def labelled(self) -> IntArray:
+        """Labelled rows, [..., 2, S]."""
+        return np.asarray(self.positives + self.negatives)
+
+    @property
+    def rows_per_count(self) -> FloatArray:
+        """What one unit of the counts is worth in rows: 1 without weights."""
+        return ratio(self.n, self.rows.sum(axis=(-2, -1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionEstimates(_Estimated):
+    """Sums of the errors that a model expects of predictions, and of those that are known."""
+
+    rows: FloatArray  # rows, or their weights
+    absolute: FloatArray  # expected of all rows
+    squared: FloatArray
+    labelled: FloatArray = _NONE  # rows with a label
+    labelled_absolute: FloatArray = _NONE  # expected of these
+    labelled_squared: FloatArray = _NONE
+    known_absolute: FloatArray = _NONE  # what they turned out to have
+    known_squared: FloatArray = _NONE
+    off_absolute: FloatArray = _NONE  # squared distance of the two
+    off_squared: FloatArray = _NONE
+
+    @property
+    def rows_per_count(self) -> FloatArray:
+        """What one unit of the counts is worth in rows: 1 without weights."""
+        return ratio(self.n, self.rows)
+
+
 @dataclass(frozen=True)
 class GroupDecisions:
     """Decisions on the groups of a protected attribute, groups on the last axis; needs no labels.
@@ -478,8 +548,9 @@ class GroupOutcomes(GroupDecisions):
 
     @property
     def counts(self) -> list[FloatArray]:
-        """Every array, in the order in which the class takes them."""
-        return [getattr(self, each.name) for each in fields(self) if each.name != "names"]
+        """Every array there is, in the order in which the class takes them."""
+        arrays = [getattr(self, each.name) for each in fields(self) if each.name != "names"]
+        return [array for array in arrays if array.ndim]
 
     @property
     def decisions(self) -> GroupDecisions:
@@ -566,11 +637,27 @@ class PairedValues(Pairs):
     squared_squared: FloatArray = _UNKNOWN
 
 
+@dataclass(frozen=True)
+class GroupEstimates(GroupOutcomes):
+    """Decisions on the groups of a protected attribute, and what is expected of their labels.
+
+    Chances within a group follow its own labels in the reference where these say something else
+    than those of all.
+    """
+
+    @property
+    def n(self) -> FloatArray:
+        """Rows with an estimate, all groups."""
+        total: FloatArray = np.rint((self.tp + self.fp + self.fn + self.tn).sum(axis=-1))
+        return total
+
+
 Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
+Estimates: TypeAlias = BinaryEstimates | RegressionEstimates
 
 COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
 MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests, RowSamples)
-GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes)
+GROUP_INPUTS: tuple[type, ...] = (GroupDecisions, GroupOutcomes, GroupEstimates)
 JOINED_INPUTS: tuple[type, ...] = (Maturity, LabelDelays, PairedDecisions, PairedValues)
 
 PAIRS: dict[str, type] = {
@@ -584,3 +671,7 @@ TASKS: dict[str, type] = {
     "multiclass": MulticlassOutcomes,
     "regression": RegressionOutcomes,
 }
+ESTIMATES: dict[str, type] = {
+    "binary": BinaryEstimates,
+    "regression": RegressionEstimates,
+}  # what needs no labels but those there are

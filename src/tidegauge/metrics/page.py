@@ -15,6 +15,8 @@ Every value of the metric table carries its sample size `n`. Drift values carry 
 value to expect if nothing had changed; gaps between groups carry the gap to expect of groups that
 are treated alike. Shares and means carry a 95 % interval, `lower` to `upper`.
 Values that need labels carry `label_share`, the share of the predictions whose label has arrived.
+Estimated values, [explained here](estimated.md), carry the error of earlier estimates as their
+noise floor, and an interval of about 90 %.
 An undefined value is null, and `status` says why. Options are chosen by
 `metrics.get("psi", convention="evidently")`, or by writing `psi(convention=evidently)` wherever a
 name is expected.
@@ -29,12 +31,15 @@ _INPUTS = {
     "Maturity": "the ages of predictions",
     "LabelDelays": "the delays of labels",
     "GroupDecisions": "decisions on each group",
+    "GroupEstimates": "estimates of each group",
     "GroupOutcomes": "outcomes of each group",
     "RowSamples": "sampled rows",
     "PairedDecisions": "decisions beside the champion's",
     "PairedValues": "values beside the champion's",
+    "BinaryEstimates": "estimates of binary outcomes",
     "BinaryOutcomes": "binary outcomes",
     "MulticlassOutcomes": "multiclass outcomes",
+    "RegressionEstimates": "estimates of regression outcomes",
     "RegressionOutcomes": "regression outcomes",
 }
 

@@ -375,7 +375,7 @@ def predicted_positive_rate(
 # Binary classification: the scores.
 
 
-def _by_score(counts: IntArray) -> FloatArray:
+def by_score(counts: IntArray) -> FloatArray:
     """Rows in each score bin, whatever was decided; NaN where there are no scores."""
     scored = counts.sum(axis=-2)
     return np.asarray(scored * (1.0 if counts.shape[-1] > 1 else np.nan), dtype=np.float64)
@@ -391,7 +391,7 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(np.einsum("...b,...b->...", a, b))
 
 
-def _auc(positives: FloatArray, negatives: FloatArray) -> Estimate:
+def roc_area(positives: FloatArray, negatives: FloatArray) -> Estimate:
     """Area under the ROC curve from score bins, with DeLong's standard error."""
     n_positive, n_negative = positives.sum(axis=-1), negatives.sum(axis=-1)
     p, n = ratio(positives, n_positive[..., None]), ratio(negatives, n_negative[..., None])
@@ -405,7 +405,7 @@ def _auc(positives: FloatArray, negatives: FloatArray) -> Estimate:
     return Estimate(np.clip(area, 0, 1), np.sqrt(variance))
 
 
-def _average_precision(positives: FloatArray, negatives: FloatArray) -> FloatArray:
+def precision_area(positives: FloatArray, negatives: FloatArray) -> FloatArray:
     """Mean over the positives of the precision at their score, bins taken from the top."""
     hits = np.cumsum(positives[..., ::-1], axis=-1)
     decided = hits + np.cumsum(negatives[..., ::-1], axis=-1)
@@ -427,7 +427,7 @@ def roc_auc(current: BinaryOutcomes) -> Estimate:
     ...     edges=[0, 0.5, 1], positives=[[1, 0], [0, 3]], negatives=[[2, 0], [0, 2]])).value)
     0.625
     """
-    return _auc(_by_score(current.positives), _by_score(current.negatives))
+    return roc_area(by_score(current.positives), by_score(current.negatives))
 
 
 @metric("average_precision", worse="lower", bounds=(0, 1))
@@ -441,7 +441,7 @@ def average_precision(current: BinaryOutcomes) -> FloatArray:
     ...     edges=[0, 0.5, 1], positives=[[1, 0], [0, 3]], negatives=[[2, 0], [0, 2]]))), 3)
     0.575
     """
-    return _average_precision(_by_score(current.positives), _by_score(current.negatives))
+    return precision_area(by_score(current.positives), by_score(current.negatives))
 
 
 @metric("log_loss", worse="higher", bounds=(0, inf))
@@ -485,7 +485,7 @@ def expected_calibration_error(current: BinaryOutcomes) -> FloatArray:
     >>> float(expected_calibration_error(outcomes))
     0.25
     """
-    observed = by_tenth(_by_score(current.positives), current.edges)
+    observed = by_tenth(by_score(current.positives), current.edges)
     return ratio(np.abs(observed - current.confidence).sum(axis=-1), _scored(current))
 
 
@@ -725,7 +725,7 @@ def multiclass_roc_auc(current: MulticlassOutcomes) -> FloatArray:
     >>> float(multiclass_roc_auc(outcomes))
     1.0
     """
-    return _over_defined(_auc(*_one_against_rest(current)).value)
+    return _over_defined(roc_area(*_one_against_rest(current)).value)
 
 
 @metric("average_precision", worse="lower", bounds=(0, 1))
@@ -740,7 +740,7 @@ def multiclass_average_precision(current: MulticlassOutcomes) -> FloatArray:
     >>> float(multiclass_average_precision(outcomes))
     1.0
     """
-    return _over_defined(_average_precision(*_one_against_rest(current)))
+    return _over_defined(precision_area(*_one_against_rest(current)))
 
 
 @metric("log_loss", worse="higher", bounds=(0, inf))

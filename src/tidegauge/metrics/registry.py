@@ -15,12 +15,14 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin, get_t
 
 from tidegauge.metrics.inputs import (
     COLUMN_INPUTS,
+    ESTIMATES,
     GROUP_INPUTS,
     JOINED_INPUTS,
     MODEL_INPUTS,
     TASKS,
     Fine,
     FloatArray,
+    GroupEstimates,
     GroupOutcomes,
     RowSamples,
 )
@@ -66,7 +68,14 @@ class Form:
     @property
     def label_based(self) -> bool:
         """Whether it waits for labels."""
+        if self.estimated:
+            return False
         return bool(self.tasks) or JOINED in self.kinds or GroupOutcomes in self.needs
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it says what labels are expected to show."""
+        return bool(set(self.inputs["current"]) & {*ESTIMATES.values(), GroupEstimates})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +126,11 @@ class Metric:
     def label_based(self) -> bool:
         """Whether it waits for labels."""
         return any(form.label_based for form in self.forms)
+
+    @property
+    def estimated(self) -> bool:
+        """Whether it says what labels are expected to show."""
+        return any(form.estimated for form in self.forms)
 
     @property
     def of_groups(self) -> bool:
@@ -307,7 +321,14 @@ def _read(
     needs = {side: get_args(hints.get(side)) or (hints.get(side),) for side in inputs}
     allowed = {
         kind.__name__: kind
-        for kind in (*COLUMN_INPUTS, *GROUP_INPUTS, *JOINED_INPUTS, *MODEL_INPUTS, *TASKS.values())
+        for kind in (
+            *COLUMN_INPUTS,
+            *GROUP_INPUTS,
+            *JOINED_INPUTS,
+            *MODEL_INPUTS,
+            *TASKS.values(),
+            *ESTIMATES.values(),
+        )
     }
     for side, kinds_of_side in needs.items():
         if not set(kinds_of_side) <= set(allowed.values()):
@@ -345,7 +366,9 @@ def _read(
         noise=noise,
         kinds=kinds,
         scale=scale,
-        tasks=tuple(task for task, kind in TASKS.items() if kind in needs["current"]),
+        tasks=tuple(
+            task for task in TASKS if {TASKS[task], ESTIMATES.get(task)} & set(needs["current"])
+        ),
         per_class=hints.get("return") is PerClass,
         per_group=hints.get("return") is PerGroup,
     )
@@ -373,7 +396,7 @@ def families() -> tuple[str, ...]:
     """Headings the metrics are sorted under.
 
     >>> families()[:3]
-    ('comparison', 'drift', 'fairness')
+    ('comparison', 'drift', 'performance')
     """
     return tuple(dict.fromkeys(m.family for m in _REGISTRY.values()))
 

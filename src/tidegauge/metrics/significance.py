@@ -9,6 +9,7 @@ import numpy as np
 
 from tidegauge.metrics.inputs import FloatArray, IntArray
 
+MANY = 500  # degrees of freedom from which Student's t is taken as one
 LEAST_WINDOWS = 10  # from which the reference's own windows say how far a quiet one strays
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
@@ -80,6 +81,21 @@ def student_tail(t: FloatArray, degrees: FloatArray | IntArray) -> FloatArray:
     inside = np.where(odd, 2 / np.pi * (theta + sin * total), sin * total)
     beyond = np.maximum(1 - inside, 0) / 2
     return np.asarray(np.where(freedom > 0, np.where(t < 0, 1 - beyond, beyond), np.nan))
+
+
+def student_limit(degrees: IntArray) -> FloatArray:
+    """Half of a 95 % interval, in standard errors, for Student's t with so many degrees of freedom.
+
+    >>> student_limit(np.array([1, 9, 10_000])).round(3)
+    array([12.706,  2.262,  1.965])
+    """
+    distinct, place = np.unique(np.minimum(degrees, MANY), return_inverse=True)
+    low, high = np.full(distinct.shape, 1.9), np.full(distinct.shape, 13.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        beyond = student_tail(middle, distinct) > 0.025
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    return np.asarray(high[place].reshape(np.shape(degrees)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,424 @@
+"""Estimated performance: against NannyML, against the labels, and however the rows are split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.isotonic import IsotonicRegression
+
+import tidegauge as tg
+from tidegauge._core import fit_isotonic
+from tidegauge.calibration import Calibrator
+from tidegauge.ingest import as_batch
+from tidegauge.metrics.estimated import Errors
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "nannyml.npz")
+DAY = np.timedelta64(1, "D")
+START = np.datetime64("2024-03-01", "us")
+NAMES = [name for name in tg.metrics.names("estimated") if "binary" in tg.metrics.get(name).tasks]
+
+
+def golden(prefix: str) -> dict[str, np.ndarray]:
+    return {name: GOLDEN[f"{prefix}.{name}"] for name in ("metrics", "answers")}
+
+
+def traffic(n: int, *, seed: int = 0, days: int = 4) -> dict[str, np.ndarray]:
+    """Scores that are too high by a power, on some days."""
+    random = np.random.default_rng(seed)
+    score = random.beta(1.5, 3, n).round(4)
+    return {
+        "id": np.arange(n) + 1_000_000 * seed,
+        "time": START + np.sort(random.integers(0, days * 86_400, n)) * np.timedelta64(1, "s"),
+        "where": random.choice(["a", "b", "c"], n),
+        "score": score,
+        "label": (random.random(n) < score**1.4).astype(int),
+    }
+
+
+SCHEMA = tg.Schema(
+    task="binary",
+    prediction_id="id",
+    timestamp="time",
+    prediction_score="score",
+    label="label",
+    segments=["where"],
+)
+
+
+@pytest.fixture(scope="module")
+def reference() -> tg.Reference:
+    return tg.Reference.fit(traffic(20_000, seed=1, days=20), SCHEMA)
+
+
+def unlabelled(table: dict[str, np.ndarray], rows: slice = slice(None)) -> dict[str, np.ndarray]:
+    return {name: values[rows] for name, values in table.items() if name != "label"}
+
+
+def values_of(monitor: tg.Monitor, metrics: list[object], **choice: object) -> np.ndarray:
+    table = monitor.metrics(metrics, **choice)  # type: ignore[arg-type]
+    columns = [table[name].to_numpy() for name in ("value", "lower", "upper")]
+    return np.stack(columns, axis=1)
+
+
+# --- the calibrator ----------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.booleans()), min_size=2, max_size=60))
+def test_isotonic_regression_is_that_of_scikit_learn(rows) -> None:
+    score, label = np.array(sorted(rows), dtype=float).T.copy()
+    knots, chances = fit_isotonic(score, label, np.ones(len(label)))
+    between = np.linspace(-1, 21, 45)
+    theirs = IsotonicRegression(out_of_bounds="clip").fit(score, label)
+    ours = Calibrator(knots, chances, isotonic=True)
+    assert_allclose(ours(between), theirs.predict(between), rtol=1e-12, atol=1e-12)
+    assert (np.diff(ours(between)) >= 0).all()
+    assert_array_equal(ours(np.array([np.nan])), [np.nan])
+
+
+def test_scores_that_are_chances_are_left_as_they_are() -> None:
+    random = np.random.default_rng(0)
+    score = random.random(50_000)
+    noisy = (random.random(50_000) < score).astype(float)
+    fitted = Calibrator.fit(score, (random.random(50_000) < score**2).astype(float))
+    assert fitted.isotonic
+    assert_allclose(fitted(np.array([0.3, 0.9])), [0.09, 0.81], atol=0.02)
+    assert not Calibrator.fit(score, (score > 0.4).astype(float)).isotonic  # separated
+    assert not Calibrator.fit(score, np.ones(50_000)).isotonic  # one class
+    assert np.abs(Calibrator.fit(score, noisy)(score) - score).mean() < 0.01
+
+
+# --- against NannyML ---------------------------------------------------------------------------
+
+
+def census(side: str) -> dict[str, np.ndarray]:
+    names = ("score", "decision") + (("label",) if side == "reference" else ())
+    table = {name: GOLDEN[f"census.{side}.{name}"] for name in names}
+    return table | {"time": START + np.arange(len(table["score"])) // 3000 * DAY}  # a chunk a day
+
+
+def test_binary_estimates_are_those_of_nannyml() -> None:
+    schema = tg.Schema(
+        task="binary",
+        timestamp="time",
+        prediction_score="score",
+        prediction="decision",
+        label="label",
+    )
+    reference = tg.Reference.fit(census("reference"), schema)
+    assert reference.layout.calibrators[0].isotonic
+    monitor = tg.Monitor(reference, window="1d")
+    monitor.log(census("analysis"))
+    answers = golden("census")
+    for place, name in enumerate(answers["metrics"]):
+        ours = f"estimated_{name}" + ("s" if str(name).endswith("tive") else "")
+        found = values_of(monitor, [tg.metrics.get(ours, band="sampling")])
+        value, error = answers["answers"][:, place].T
+        near = {"roc_auc": 1e-6, "average_precision": 1e-3}.get(str(name), 1e-9)
+        assert_allclose(found[:, 0] / value, 1, atol=near)
+        if name == "average_precision":  # theirs are resampled, ours a formula
+            assert_allclose((found[:, 2] - found[:, 0]) / 3, error, rtol=0.6)
+            continue
+        half = np.minimum(value + 3 * error, tg.metrics.get(ours).bounds[1]) - value
+        assert_allclose(found[:, 2] - found[:, 0], half, rtol=2e-3 if name == "roc_auc" else 1e-6)
+
+
+# --- with labels -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", ["difference", "blend"])
+@pytest.mark.parametrize("name", NAMES)
+def test_with_all_labels_it_is_what_was_realised(reference, name, labels) -> None:
+    table = traffic(4_000, seed=2)
+    monitor = tg.Monitor(reference, window="1d", lateness="30d")
+    monitor.log(unlabelled(table))
+    monitor.label({"id": table["id"], "label": table["label"]})
+    estimated = values_of(monitor, [tg.metrics.get(name, labels=labels)])
+    realised = values_of(monitor, [name.removeprefix("estimated_")])
+    for column in range(3):  # value, lower and upper: the interval has no width
+        assert_allclose(estimated[:, column], realised[:, 0], rtol=1e-12)
+
+
+def test_without_labels_the_blend_is_the_estimate(reference) -> None:
+    monitor = tg.Monitor(reference, window="1d")
+    monitor.log(unlabelled(traffic(2_000, seed=3)))
+    for name in NAMES:
+        alone = values_of(monitor, [name])
+        for labels in ("difference", "blend"):
+            assert_array_equal(values_of(monitor, [tg.metrics.get(name, labels=labels)]), alone)
+
+
+def test_labels_that_arrive_by_outcome_do_not_mislead_the_correction() -> None:
+    """Positives are known at once and negatives late, within each score at the same rate."""
+    random = np.random.default_rng(5)
+    n = 60_000
+    score = random.random(n)
+    label = (random.random(n) < score).astype(int)
+    schema = tg.Schema(task="binary", prediction_id="id", prediction_score="score", label="label")
+    table = {"id": np.arange(n), "score": score, "label": label}
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(unlabelled(table))
+    early = random.random(n) < np.where(score > 0.5, 0.6, 0.05)  # high scores are followed up
+    monitor.label({"id": table["id"][early], "label": label[early]})
+    truth = ((score >= 0.5) == label).mean()
+    arrived = values_of(monitor, ["recall"])[0, 0]
+    recall = label[score >= 0.5].sum() / label.sum()
+    corrected = values_of(monitor, [tg.metrics.get("estimated_recall", labels="difference")])[0]
+    assert abs(arrived - recall) > 0.1
+    assert abs(corrected[0] - recall) < 0.01
+    assert corrected[1] < recall < corrected[2]
+    accuracy = values_of(monitor, [tg.metrics.get("estimated_accuracy", labels="blend")])[0]
+    assert accuracy[1] < truth < accuracy[2]
+
+
+def test_a_replaced_label_is_taken_back(reference) -> None:
+    table = traffic(1_000, seed=4)
+    once, twice = (tg.Monitor(reference, window="1d", lateness="30d") for _ in range(2))
+    for monitor in (once, twice):
+        monitor.log(unlabelled(table))
+    some = slice(0, 600)
+    twice.label({"id": table["id"][some], "label": 1 - table["label"][some]})
+    for monitor in (once, twice):
+        monitor.label({"id": table["id"][some], "label": table["label"][some]})
+    chosen = [tg.metrics.get(name, labels="difference") for name in NAMES]
+    assert_array_equal(values_of(once, chosen), values_of(twice, chosen))
+
+
+# --- sums --------------------------------------------------------------------------------------
+
+
+def test_splits_threads_order_and_merges_leave_no_trace(reference) -> None:
+    table = traffic(3_000, seed=6)
+    whole = tg.Monitor(reference, window="1d", lateness="30d", threads=1)
+    whole.log(unlabelled(table))
+    whole.label({"id": table["id"][::2], "label": table["label"][::2]})
+    parts = [tg.Monitor(reference, window="1d", lateness="30d", threads=2) for _ in range(2)]
+    random = np.random.default_rng(0)
+    order = random.permutation(3_000)
+    for piece in np.array_split(order, 7):
+        parts[piece[0] % 2].log({name: each[piece] for name, each in unlabelled(table).items()})
+    late = order[order % 2 == 0]
+    parts[0].label({"id": table["id"][late], "label": table["label"][late]})
+    parts[0].merge(parts[1])
+    chosen = [*NAMES, *(tg.metrics.get(name, labels="blend") for name in NAMES)]
+    assert_array_equal(values_of(parts[0], chosen), values_of(whole, chosen))
+
+
+def test_they_survive_a_file(reference, tmp_path) -> None:
+    monitor = tg.Monitor(reference, window="1d", lateness="30d")
+    table = traffic(2_000, seed=7)
+    monitor.log(unlabelled(table))
+    monitor.save(tmp_path / "monitor.tide")
+    again = tg.Monitor.load(tmp_path / "monitor.tide")
+    for each in (monitor, again):
+        each.label({"id": table["id"][:900], "label": table["label"][:900]})
+    chosen = [tg.metrics.get(name, labels="blend") for name in NAMES]
+    assert_array_equal(values_of(again, chosen), values_of(monitor, chosen))
+    calibrators = [each.reference.layout.calibrators[0] for each in (monitor, again)]
+    assert_array_equal(calibrators[0].scores, calibrators[1].scores)
+
+
+def test_weights_count_rows_so_many_times() -> None:
+    table = traffic(1_500, seed=8)
+    weight = np.random.default_rng(0).integers(1, 4, 1_500)
+    repeated = {name: np.repeat(each, weight) for name, each in table.items()}
+    found = []
+    for rows, column in ((table | {"weight": weight}, "weight"), (repeated, None)):
+        schema = tg.Schema(
+            task="binary",
+            timestamp="time",
+            prediction_score="score",
+            label="label",
+            weight=column,
+        )
+        reference = tg.Reference.fit(repeated | {"weight": np.ones(weight.sum())}, schema)
+        monitor = tg.Monitor(reference, window="1d")
+        monitor.log(rows)
+        rates = [name for name in NAMES if not name.endswith("tives")]
+        found.append(values_of(monitor, rates)[:, 0])
+    assert_allclose(*found, rtol=1e-6)
+
+
+def test_earlier_errors_are_those_of_windows_that_had_ended() -> None:
+    errors = Errors(np.array([1, 1, 0, 1]), np.array([1.0, 4.0, 0, 9.0]), np.array([1.0, 2, 0, 3]))
+    start, end = np.array([0, 10, 20, 5]), np.array([10, 20, 30, 15])
+    before = errors.before(start, end, np.array([0, 0, 0, 1]))
+    assert_array_equal(before.windows, [0, 1, 2, 0])
+    assert_array_equal(before.absolute, [0, 1, 3, 0])
+
+
+def test_labels_that_came_sharpen_the_band_of_later_windows(reference) -> None:
+    table = traffic(8_000, seed=9, days=8)
+    monitor = tg.Monitor(reference, window="1d", lateness="30d")
+    monitor.log(unlabelled(table))
+    wrong = table["label"].copy()
+    first = table["time"] < START + 4 * DAY
+    wrong[first] = (np.random.default_rng(1).random(first.sum()) < 0.5).astype(int)  # has changed
+    before = values_of(monitor, ["estimated_accuracy"], segments="all")
+    monitor.label({"id": table["id"][first], "label": wrong[first]})
+    after = values_of(monitor, ["estimated_accuracy"], segments="all")
+    width = [each[:, 2] - each[:, 1] for each in (before, after)]
+    assert width[1][0] == width[0][0]  # nothing had ended before it
+    assert (width[1][4:] > 2 * width[0][4:]).all()
+
+
+def test_without_labels_in_the_reference_there_is_nothing_to_estimate_by() -> None:
+    schema = tg.Schema(task="binary", prediction_id="id", prediction_score="score", label="label")
+    table = unlabelled(traffic(100))
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(table)
+    with pytest.raises(ValueError, match="fitted on scores with labels"):
+        monitor.metrics("estimated_accuracy")
+    assert not any("estimated" in name for name in monitor.metrics()["metric"].to_pylist())
+
+
+# --- models of features ------------------------------------------------------------------------
+
+
+def prices(n: int, seed: int) -> dict[str, np.ndarray]:
+    """Predictions that are further off for old things, and more old things in later tables."""
+    random = np.random.default_rng(seed)
+    age = random.gamma(2.0 + seed, 2.0, n)
+    value = random.normal(100, 20, n)
+    return {
+        "id": np.arange(n),
+        "age": age,
+        "kind": random.choice(["a", "b"], n),
+        "predicted": value,
+        "paid": value + random.normal(0, 1, n) * (1 + age),
+    }
+
+
+PRICE = tg.Schema(
+    task="regression",
+    prediction_id="id",
+    features=["age", "kind"],
+    prediction="predicted",
+    label="paid",
+)
+ERRORS = ["mae", "mse", "rmse"]
+
+
+@pytest.fixture(scope="module")
+def priced() -> tg.Reference:
+    return tg.Reference.fit(prices(6_000, 0), PRICE, estimator="features")
+
+
+def test_losses_are_those_of_the_trees_and_follow_the_features(priced, tmp_path) -> None:
+    table = prices(4_000, 1)
+    monitor = tg.Monitor(priced)
+    monitor.log({name: each for name, each in table.items() if name != "paid"})
+    model = priced.layout.event_model
+    batch = as_batch(table)
+    said = model(batch, priced.layout.columns, (0, 4_000), table["predicted"])
+    values = values_of(monitor, [f"estimated_{name}" for name in ERRORS])
+    mean = said.mean(axis=0)
+    assert_allclose(values[:, 0], [mean[0], mean[1], np.sqrt(mean[1])], rtol=1e-12)
+    truth = np.abs(table["predicted"] - table["paid"]).mean()
+    usual = np.abs(prices(6_000, 0)["predicted"] - prices(6_000, 0)["paid"]).mean()
+    assert abs(values[0, 0] - truth) < 0.1 * abs(usual - truth)
+    priced.save(tmp_path / "reference.tide")
+    again = tg.Monitor(tg.Reference.load(tmp_path / "reference.tide"))
+    again.log({name: each for name, each in table.items() if name != "paid"})
+    assert_array_equal(values_of(again, [f"estimated_{name}" for name in ERRORS]), values)
+
+
+@pytest.mark.parametrize("labels", ["difference", "blend"])
+def test_losses_end_at_what_was_realised(priced, labels) -> None:
+    table = prices(2_000, 1)
+    monitor = tg.Monitor(priced)
+    monitor.log({name: each for name, each in table.items() if name != "paid"})
+    for part in (slice(0, 300), slice(300, 2_000)):
+        monitor.label({"id": table["id"][part], "paid": table["paid"][part]})
+    chosen = [tg.metrics.get(f"estimated_{name}", labels=labels) for name in ERRORS]
+    realised = values_of(monitor, ERRORS)[:, 0]
+    for column in values_of(monitor, chosen).T:
+        assert_allclose(column, realised, rtol=1e-12)
+
+
+def test_features_see_what_scores_do_not() -> None:
+    """The score ignores a column that the label depends on, and whose mix then changes."""
+    random = np.random.default_rng(2)
+
+    def people(n: int, share: float) -> dict[str, np.ndarray]:
+        group = np.where(random.random(n) < share, "new", "old")
+        score = random.beta(2, 2, n)
+        chance = np.where(group == "new", 0.4 * score, score)
+        return {
+            "id": np.arange(n),
+            "group": group,
+            "score": score,
+            "label": (random.random(n) < chance).astype(int),
+        }
+
+    schema = tg.Schema(
+        task="binary",
+        prediction_id="id",
+        features=["group"],
+        prediction_score="score",
+        label="label",
+    )
+    past, now = people(8_000, 0.2), people(8_000, 0.8)
+    off = {}
+    for estimator in ("scores", "features"):
+        monitor = tg.Monitor(tg.Reference.fit(past, schema, estimator=estimator))
+        monitor.log(unlabelled(now))
+        found = values_of(monitor, ["estimated_accuracy"])[0, 0]
+        off[estimator] = abs(found - ((now["score"] >= 0.5) == now["label"]).mean())
+        monitor.label({"id": now["id"], "label": now["label"]})
+        blend = tg.metrics.get("estimated_accuracy", labels="blend")
+        assert values_of(monitor, [blend])[0, 0] == values_of(monitor, ["accuracy"])[0, 0]
+    assert off["features"] < 0.02 < off["scores"]
+
+
+def test_an_estimator_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValueError, match="allowed: scores, features"):
+        tg.Reference.fit(prices(100, 0), PRICE, estimator="trees")  # type: ignore[arg-type]
+    without = {name: each for name, each in prices(100, 0).items() if name != "paid"}
+    with pytest.raises(ValueError, match="labelled rows"):
+        tg.Reference.fit(without, PRICE, estimator="features")
+
+
+# --- groups ------------------------------------------------------------------------------------
+
+
+def test_gaps_between_groups_before_labels_are_those_of_chances_within_groups() -> None:
+    """What a score means differs between the groups; only a calibrator of each group knows."""
+    random = np.random.default_rng(3)
+    n = 30_000
+    score = random.beta(2, 2, n)
+    sex = random.choice(["F", "M"], n)
+    chance = np.where(sex == "F", score**2, score**0.5)
+    table = {
+        "id": np.arange(n),
+        "score": score,
+        "sex": sex,
+        "label": (random.random(n) < chance).astype(int),
+    }
+    schema = tg.Schema(
+        task="binary",
+        prediction_id="id",
+        prediction_score="score",
+        label="label",
+        protected=["sex"],
+    )
+    monitor = tg.Monitor(tg.Reference.fit(table, schema))
+    monitor.log(unlabelled(table))
+    names = [
+        "equal_opportunity_difference",
+        "predictive_parity_difference",
+        "accuracy_difference",
+        "equalized_odds_difference",
+    ]
+    estimated = [monitor.metrics(f"estimated_{name}").to_pylist()[0] for name in names]
+    monitor.label({"id": table["id"], "label": table["label"]})
+    for row, name in zip(estimated, names, strict=True):
+        realised = monitor.metrics(name).to_pylist()[0]
+        assert row["value"] == pytest.approx(realised["value"], abs=0.01)
+        assert row["status"] == "ok"
+        assert row["label_share"] == 0.0
+        assert row["n"] == n
