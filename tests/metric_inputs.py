@@ -20,6 +20,7 @@ from tidegauge.metrics.inputs import (
     GroupOutcomes,
     LabelDelays,
     Maturity,
+    MulticlassEstimates,
     MulticlassOutcomes,
     PairedDecisions,
     PairedValues,
@@ -169,6 +170,47 @@ def regression(rows: list[tuple[float, float]]) -> RegressionOutcomes:
         log_squared=((np.log1p(prediction) - np.log1p(label)) ** 2).sum(),
         symmetric=(2 * np.abs(error) / np.where(both == 0, 1, both)).sum(),
         center=center,
+    )
+
+
+ClassRow = tuple[tuple[float, ...], int, tuple[float, ...], int | None]
+
+
+def multiclass_estimates(given: tuple[list[ClassRow], list[float]]) -> MulticlassEstimates:
+    """Sums of rows (scores, predicted class, chances, true class or None), and earlier errors."""
+    rows, errors = given
+    known = [row for row in rows if row[3] is not None]
+    outcomes = multiclass([(score, predicted, true) for score, predicted, _, true in known])
+
+    def matrix(some: list[ClassRow]) -> np.ndarray:
+        cells = np.zeros((CLASSES, CLASSES))
+        for _, predicted, chances, _ in some:
+            cells[:, predicted] += chances
+        return cells
+
+    def expected(some: list[ClassRow], loss: Any) -> float:
+        return float(
+            sum(c * loss(s, k) for s, _, chances, _ in some for k, c in enumerate(chances))
+        )
+
+    by_score = np.zeros((2, CLASSES, SCORE_EDGES.size - 1))
+    for scores, _, chances, _ in rows:
+        for k in range(CLASSES):
+            by_score[:, k, bin_of(np.array(scores[k]))] += (1, chances[k])
+    return MulticlassEstimates(
+        estimated_rows=len(rows),
+        chances=matrix(rows),
+        labelled_chances=matrix(known),
+        confusion=outcomes.confusion,
+        score_rows=by_score[0].astype(np.int64),
+        score_chances=by_score[1],
+        log_loss=expected(rows, reference.class_log_loss),
+        brier=expected(rows, reference.class_brier),
+        labelled_log_loss=expected(known, reference.class_log_loss),
+        labelled_brier=expected(known, reference.class_brier),
+        known_log_loss=outcomes.log_loss,
+        known_brier=outcomes.brier,
+        **past_of(errors),
     )
 
 
@@ -350,6 +392,7 @@ BUILD = {
     BinaryOutcomes: binary,
     BinaryEstimates: binary_estimates,
     MulticlassOutcomes: multiclass,
+    MulticlassEstimates: multiclass_estimates,
     RegressionEstimates: regression_estimates,
     RegressionOutcomes: regression,
 }
@@ -418,12 +461,18 @@ def plain(kind: type, random: np.random.Generator, size: int = 40) -> Any:
         return list(zip(scores[:, 0].tolist(), decisions, labels, strict=True))
     scores += np.arange(CLASSES) * 0.005  # no ties between classes
     predicted, true = random.integers(0, CLASSES, size=(2, size)).tolist()
+    if kind is MulticlassEstimates:
+        known = random.random(size) < random.choice([0.0, 0.4, 1.0])
+        labels = [y if k else None for y, k in zip(true, known, strict=True)]
+        chances = map(tuple, (scores**2 / (scores**2).sum(axis=1, keepdims=True)).tolist())
+        rows = zip(map(tuple, scores.tolist()), predicted, chances, labels, strict=True)
+        return list(rows), (random.normal(size=random.integers(0, 6)) / 10).tolist()
     return list(zip(map(tuple, scores.tolist()), predicted, true, strict=True))
 
 
 def nothing(kind: type) -> Any:
     """Give the case without a row."""
-    if kind in (BinaryEstimates, RegressionEstimates):
+    if kind in (BinaryEstimates, MulticlassEstimates, RegressionEstimates):
         return [], []
     return [0] * 6 if kind in (Bins, Fine) else []
 

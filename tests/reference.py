@@ -1256,6 +1256,158 @@ def estimated_error(loss, *, root=False):
     return definition
 
 
+# multiclass rows: (scores, predicted class, chance of each class, true class or None)
+
+
+def class_log_loss(scores, true):
+    return -math.log(scores[true])
+
+
+def class_brier(scores, true):
+    return sum((score - (k == true)) ** 2 for k, score in enumerate(scores))
+
+
+def fractional(rows, k):
+    """Expected confusion matrix; chances[true][predicted]."""
+    return [
+        [sum(c[true] for _, p, c, _ in rows if p == predicted) for predicted in range(k)]
+        for true in range(k)
+    ]
+
+
+def matrix_accuracy(m):
+    total = sum(map(sum, m))
+    slope = [[divide(1.0, total) * (t == p) for p in range(len(m))] for t in range(len(m))]
+    return divide(sum(m[k][k] for k in range(len(m))), total), slope
+
+
+def macro_of(share, slope):
+    """Mean over the classes that occur; derivatives as on paper."""
+
+    def measure(m):
+        k = len(m)
+        true = [sum(row) for row in m]
+        decided = [sum(row[p] for row in m) for p in range(k)]
+        met = [c for c in range(k) if true[c] + decided[c] > 0]
+        value = divide(sum(share(m[c][c], decided[c], true[c]) for c in met), len(met))
+        slopes = [
+            [
+                slope(m[t][t], decided[t], true[t], t == p) / len(met) if t in met else 0.0
+                for p in range(k)
+            ]
+            for t in range(k)
+        ]
+        return value, slopes
+
+    return measure
+
+
+def quotient_or_zero(a, b):
+    return a / b if b else 0.0
+
+
+MATRIX = {
+    "accuracy": matrix_accuracy,
+    "macro_precision": macro_of(
+        lambda right, decided, true: quotient_or_zero(right, decided),
+        lambda right, decided, true, own: quotient_or_zero(1.0, decided) * own,
+    ),
+    "macro_recall": macro_of(
+        lambda right, decided, true: quotient_or_zero(right, true),
+        lambda right, decided, true, own: quotient_or_zero(own * true - right, true**2),
+    ),
+    "macro_f1": macro_of(
+        lambda right, decided, true: quotient_or_zero(2 * right, decided + true),
+        lambda right, decided, true, own: quotient_or_zero(
+            2 * own * (decided + true) - 2 * right, (decided + true) ** 2
+        ),
+    ),
+}
+
+
+def estimated_matrix(measure):
+    """CBPE of a function of the confusion matrix."""
+
+    def definition(reference, current, k, *, labels="none", band="backtested"):
+        rows, past = current
+        if not rows:
+            return math.nan
+        m = fractional(rows, k)
+
+        def spreads(counts, slopes):
+            found = []
+            for p in range(k):
+                weights, values = [row[p] for row in counts], [row[p] for row in slopes]
+                pairs = list(zip(weights, values, strict=True))
+                mean = quotient_or_zero(sum(w * v for w, v in pairs), sum(weights))
+                found.append(sum(w * (v - mean) ** 2 for w, v in pairs))
+            return found
+
+        value, slopes = measure(m)
+        variance = sum(spreads(m, slopes))
+        better = [[0.0] * k for _ in range(k)]
+        for p in range(k):
+            inside = [row for row in rows if row[1] == p]
+            known = labelled_of(inside)
+            waiting = len(inside) - len(known)
+            for t in range(k):
+                seen = sum(row[3] == t for row in known)
+                off = quotient_or_zero(sum((r[3] == t) - r[2][t] for r in known), len(known))
+                rest = sum(row[2][t] for row in inside if row[3] is None)
+                better[t][p] = seen + min(max(rest + waiting * off, 0.0), waiting)
+        corrected, slopes = measure(better)
+        excess = max(quotient_or_zero(variance_of_past(variance, past), variance), 1.0)
+        own = 0.0
+        for p, spread in enumerate(spreads(better, slopes)):
+            inside = [row for row in rows if row[1] == p]
+            n = len(labelled_of(inside))
+            own += spread * ((len(inside) - n) / n if n else excess)
+        if not labelled_of(rows):
+            own = math.nan
+        return combined(value, variance, corrected, own, past=past, labels=labels)
+
+    return definition
+
+
+def estimated_class_auc(reference, current, k):
+    rows, _ = current
+    areas = []
+    for each in range(k):
+        bins = {}
+        for scores, _, chances, _ in rows:
+            p, n = bins.get(scores[each], (0.0, 0.0))
+            bins[scores[each]] = (p + chances[each], n + 1 - chances[each])
+        area, _ = area_and_variance([(s, p, n) for s, (p, n) in sorted(bins.items())])
+        areas.append(area)
+    return sum(areas) / len(areas)
+
+
+def estimated_class_loss(loss):
+    """CBPE of a mean loss of (scores, true class)."""
+
+    def definition(reference, current, k, *, labels="none", band="backtested"):
+        rows, past = current
+        total, known = len(rows), labelled_of(rows)
+        if not total:
+            return math.nan
+
+        def expected(row):
+            return sum(row[2][true] * loss(row[0], true) for true in range(k))
+
+        value, n = sum(map(expected, rows)) / total, len(known)
+        if not n:
+            return value
+        variance = np.var([loss(scores, true) for scores, _, true in reference])
+        truth = [loss(row[0], row[3]) for row in known]
+        off = (sum(truth) - sum(map(expected, known))) / n
+        rest = sum(expected(row) for row in rows if row[3] is None)
+        corrected = (sum(truth) + max(rest + (total - n) * off, 0.0)) / total
+        own = (total - n) * variance / (total * n)
+        return combined(value, variance / total, corrected, own, past=past, labels=labels)
+
+    return definition
+
+
 ESTIMATED = {
     "accuracy": lambda tp, fp, fn, tn: divide(tp + tn, tp + fp + fn + tn),
     "precision": lambda tp, fp, fn, tn: divide(tp, tp + fp),
@@ -1362,6 +1514,13 @@ DEFINITIONS = {
         (f"estimated_{name}", "binary"): estimated_cells(name, measure)
         for name, measure in ESTIMATED.items()
     },
+    **{
+        (f"estimated_{name}", "multiclass"): estimated_matrix(measure)
+        for name, measure in MATRIX.items()
+    },
+    ("estimated_roc_auc", "multiclass"): estimated_class_auc,
+    ("estimated_log_loss", "multiclass"): estimated_class_loss(class_log_loss),
+    ("estimated_brier_score", "multiclass"): estimated_class_loss(class_brier),
     ("estimated_roc_auc", "binary"): estimated_curve(area_and_variance),
     ("estimated_average_precision", "binary"): estimated_curve(recall_area_and_variance),
     ("estimated_log_loss", "binary"): estimated_loss(lambda s, y: -math.log(s if y else 1 - s)),

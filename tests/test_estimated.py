@@ -127,6 +127,53 @@ def test_binary_estimates_are_those_of_nannyml() -> None:
         assert_allclose(found[:, 2] - found[:, 0], half, rtol=2e-3 if name == "roc_auc" else 1e-6)
 
 
+def credit(side: str) -> dict[str, np.ndarray]:
+    classes = GOLDEN["credit.classes"]
+    scores = GOLDEN[f"credit.{side}.scores"] / 100
+    table = {f"p_{name}": scores[:, k].copy() for k, name in enumerate(classes)}
+    names = ("decision", "label") if side == "reference" else ("decision",)
+    table |= {name: classes[GOLDEN[f"credit.{side}.{name}"]] for name in names}
+    return table | {"time": START + np.arange(len(scores)) // 3000 * DAY}
+
+
+def credit_monitor() -> tg.Monitor:
+    schema = tg.Schema(
+        task="multiclass",
+        timestamp="time",
+        prediction_score={name: f"p_{name}" for name in sorted(GOLDEN["credit.classes"].tolist())},
+        prediction="decision",
+        label="label",
+    )
+    return tg.Monitor(tg.Reference.fit(credit("reference"), schema), window="1d")
+
+
+def test_multiclass_estimates_are_those_of_nannyml() -> None:
+    monitor = credit_monitor()
+    monitor.log(credit("analysis"))
+    answers = golden("credit")
+    for place, name in enumerate(answers["metrics"]):
+        if name in ("specificity", "roc_auc"):  # not one of ours; scores of two decimals tie
+            continue
+        ours = "estimated_accuracy" if name == "accuracy" else f"estimated_macro_{name}"
+        found = values_of(monitor, [tg.metrics.get(ours, band="sampling")])
+        value, error = answers["answers"][:, place].T
+        assert_allclose(found[:, 0], value, atol=1e-9)
+        assert_allclose(found[:, 2] - found[:, 0], 3 * error, rtol=1e-6)
+    auc = values_of(monitor, ["estimated_roc_auc"])[:, 0]
+    assert_allclose(
+        auc, answers["answers"][:, list(answers["metrics"]).index("roc_auc"), 0], atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("labels", ["difference", "blend"])
+def test_multiclass_estimates_end_at_what_was_realised(labels) -> None:
+    monitor = credit_monitor()
+    monitor.log(credit("reference"))  # with their labels
+    names = ["accuracy", "macro_precision", "macro_recall", "macro_f1", "log_loss", "brier_score"]
+    chosen = [tg.metrics.get(f"estimated_{name}", labels=labels) for name in names]
+    assert_allclose(values_of(monitor, chosen)[:, 0], values_of(monitor, names)[:, 0], rtol=1e-12)
+
+
 # --- with labels -------------------------------------------------------------------------------
 
 

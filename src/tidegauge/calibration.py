@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,11 +56,11 @@ class Calibrator:
         >>> Calibrator.fit(scores, (np.arange(1000) % 10 < 3).astype(float)).isotonic
         True
         """
-        order = np.argsort(scores, kind="stable")
-        scores, labels = scores[order], labels[order]
         if not _is_needed(scores, labels):
             return cls.identity()
-        return cls(*fit_isotonic(scores, labels, np.ones(len(labels))), isotonic=True)
+        order = np.argsort(scores, kind="stable")
+        weights = np.ones(len(labels))
+        return cls(*fit_isotonic(scores[order], labels[order], weights), isotonic=True)
 
     def __call__(self, scores: FloatArray) -> FloatArray:
         """Chance that each score stands for; NaN where it is NaN."""
@@ -90,15 +91,15 @@ def _is_needed(scores: FloatArray, labels: FloatArray) -> bool:
     """Whether isotonic regression lowers the calibration error of rows that it has not seen."""
     positives = int(labels.sum())
     fewest = min(positives, len(labels) - positives)
-    if fewest < 2 or _roc_auc(scores, labels) > SEPARATED:
+    order = np.argsort(scores, kind="stable")
+    if fewest < 2 or _roc_auc(scores[order], labels[order]) > SEPARATED:
         return False
-    random = np.random.default_rng(SEED)
     left_out = []
-    for _ in range(SPLITS):
-        test = _stratified(labels, random)
-        rest = ~test
-        weights = np.ones(int(rest.sum()))
-        knots, chances = fit_isotonic(scores[rest], labels[rest], weights)
+    for test in _test_rows(labels):
+        is_inside = np.ones(len(labels), dtype=bool)
+        is_inside[test] = False
+        inside = order[is_inside[order]]
+        knots, chances = fit_isotonic(scores[inside], labels[inside], np.ones(len(inside)))
         left_out.append((labels[test], scores[test], calibrate(scores[test], knots, chances)))
     truth, raw, calibrated = (np.concatenate(each) for each in zip(*left_out, strict=True))
     if len(truth) < 2 * 2:
@@ -106,14 +107,40 @@ def _is_needed(scores: FloatArray, labels: FloatArray) -> bool:
     return calibration_error(truth, raw) > calibration_error(truth, calibrated)
 
 
-def _stratified(labels: FloatArray, random: np.random.Generator) -> NDArray[np.bool_]:
-    """Rows of a random tenth that has the share of positives of the whole."""
-    test = np.zeros(len(labels), dtype=bool)
-    for label in (0, 1):
-        rows = np.flatnonzero(labels == label)
-        n = max(1, round(TEST_SHARE * len(rows)))
-        test[random.choice(rows, n, replace=False)] = True
-    return test
+def _test_rows(labels: FloatArray) -> Iterator[IntArray]:
+    """Random tenths of the rows that keep the share of positives.
+
+    The draws are those of scikit-learn's StratifiedShuffleSplit, so that the same scores are
+    calibrated here as in NannyML; the stream of RandomState is fixed for ever.
+    """
+    random = np.random.RandomState(SEED)
+    n_test = math.ceil(TEST_SHARE * len(labels))
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    counts = np.array([len(rows) for rows in classes])
+    for _ in range(SPLITS):
+        n_inside = _allotted(counts, len(labels) - n_test, random)
+        n_outside = _allotted(counts - n_inside, n_test, random)
+        test = []
+        for rows, skipped, n in zip(classes, n_inside, n_outside, strict=True):
+            test.append(rows[random.permutation(len(rows))][skipped : skipped + n])
+        random.permutation(int(n_inside.sum()))  # the rows inside, whose order is of no account
+        yield random.permutation(np.concatenate(test))
+
+
+def _allotted(counts: IntArray, n: int, random: np.random.RandomState) -> IntArray:
+    """Share n draws out in proportion to counts; what is left goes to the largest remainders."""
+    exact = counts / counts.sum() * n
+    whole = np.floor(exact)
+    left, remainder = int(n - whole.sum()), exact - whole
+    for value in np.unique(remainder)[::-1]:
+        if left <= 0:
+            break
+        alike = np.flatnonzero(remainder == value)
+        chosen = random.choice(alike, size=min(len(alike), left), replace=False)
+        whole[chosen] += 1
+        left -= len(chosen)
+    allotted: IntArray = whole.astype(np.int64)
+    return allotted
 
 
 def _roc_auc(scores: FloatArray, labels: FloatArray) -> float:
@@ -131,7 +158,7 @@ def calibration_error(labels: FloatArray, chances: FloatArray) -> float:
     >>> calibration_error(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))
     0.0
     """
-    order = np.argsort(chances, kind="stable")
+    order = np.argsort(chances)
     n_bins = ERROR_BINS if len(order) > 2 * ERROR_BINS else len(order) // 2
     edges = np.arange(n_bins) * (len(order) // n_bins)
     gaps = np.add.reduceat((chances - labels)[order], edges)

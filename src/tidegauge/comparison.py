@@ -566,7 +566,9 @@ def known_metrics(
     return [
         metric
         for metric in usual
-        if not metric.of_groups and (task in metric.tasks or joined & set(metric.needs))
+        if metric.label_based
+        and not metric.of_groups
+        and (task in metric.tasks or joined & set(metric.needs))
     ]
 
 

@@ -56,6 +56,7 @@ from tidegauge.metrics.inputs import (
     Estimates,
     LabelDelays,
     Maturity,
+    MulticlassEstimates,
     MulticlassOutcomes,
     Outcomes,
     PairedDecisions,
@@ -1210,6 +1211,23 @@ class WindowSums:
             **losses,
         )
 
+    def _multiclass_estimates(self) -> MulticlassEstimates:
+        outcomes = self._multiclass()
+        first, n = self._layout.estimate_block, len(self._layout.classes)
+        by_score = [self.slots(first + 3 + 2 * k) for k in range(n)]
+        losses = dict(zip(EXPECTED_LOSSES, self._chances(first + 2).T, strict=True))
+        return MulticlassEstimates(
+            estimated_rows=self._estimated_rows(by_score[0].sum(axis=1)),
+            chances=self._chances(first).reshape(-1, n, n),
+            labelled_chances=self._chances(first + 1).reshape(-1, n, n),
+            confusion=outcomes.confusion,
+            score_rows=np.stack(by_score, axis=1),
+            score_chances=np.stack([self._chances(first + 4 + 2 * k) for k in range(n)], axis=1),
+            known_log_loss=outcomes.log_loss,
+            known_brier=outcomes.brier,
+            **losses,
+        )
+
     def _regression_estimates(self) -> RegressionEstimates:
         expected = self.sums[:, len(REGRESSION_SUMS) :].T
         sums = dict(zip(EXPECTED_SUMS, expected, strict=False))
@@ -1255,5 +1273,6 @@ _OUTCOMES: dict[str, Callable[[WindowSums], Outcomes]] = {
 
 _ESTIMATES: dict[str, Callable[[WindowSums], Estimates]] = {
     "binary": WindowSums._binary_estimates,
+    "multiclass": WindowSums._multiclass_estimates,
     "regression": WindowSums._regression_estimates,
 }

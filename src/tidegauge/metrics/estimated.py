@@ -33,6 +33,8 @@ from tidegauge.metrics.inputs import (
     Estimates,
     FloatArray,
     IntArray,
+    MulticlassEstimates,
+    MulticlassOutcomes,
     Outcomes,
     RegressionEstimates,
     RegressionOutcomes,
@@ -100,9 +102,7 @@ def _bracket(
     return Bracket(value, value - half, value + half)
 
 
-def past_error(
-    reference: BinaryOutcomes | RegressionOutcomes, current: Estimates, **_: str
-) -> FloatArray:
+def past_error(reference: Outcomes, current: Estimates, **_: str) -> FloatArray:
     """Mean absolute error of the estimate over earlier windows whose labels are in.
 
     >>> nothing = BinaryEstimates(rows=[[0], [0]], chances=[[0.0], [0.0]], edges=[0.0, 1.0])
@@ -144,7 +144,7 @@ class Errors:
 
 def errors_of(label: str, task: str, estimates: Estimates, outcomes: Outcomes) -> Errors:
     """Errors of a metric's estimate before labels, by window; nothing where labels are due."""
-    estimated = get(label).with_options(labels="none")
+    estimated = get(get(label).name)  # as it is before labels
     realised = get(estimated.name.removeprefix("estimated_")).function_for(task)
     guess = value_of(estimated.function_for(task)(reference=outcomes, current=estimates))
     truth = value_of(realised(current=outcomes))
@@ -738,6 +738,324 @@ def estimated_brier_score(
         1 - 2 * _middles(current.edges),
         current,
         _spread(reference.brier, reference.brier_squared, reference, current.n),
+        labels=labels,
+        band=band,
+    )
+
+
+# Multiclass: each class against the rest.
+
+CLASS_EXAMPLE = (  # a reference without rows, and ten predictions
+    MulticlassOutcomes(confusion=np.zeros((2, 2), np.int64)),
+    MulticlassEstimates(
+        estimated_rows=np.array(10),
+        chances=np.array([[5.0, 1.0], [1.0, 3.0]]),
+        score_rows=np.array([[4, 6], [6, 4]]),
+        score_chances=np.array([[1.0, 5.0], [1.0, 3.0]]),
+        log_loss=np.array(5.0),
+        brier=np.array(3.0),
+    ),
+)
+
+_Matrix: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]  # value, derivatives
+
+
+def _of_matrix(
+    measure: _Matrix,
+    current: MulticlassEstimates,
+    sampling: FloatArray,
+    *,
+    labels: Labels,
+    band: Band,
+) -> Bracket:
+    """Estimate a function of the confusion matrix; corrected by labels within decided classes."""
+    per_row = current.rows_per_count
+    value, slopes = measure(current.chances)
+    spread = _of_columns(current.chances, slopes)
+    variance = ratio(spread.sum(axis=-1), per_row)
+    decided = current.decided
+    known = np.asarray(np.broadcast_to(current.confusion, current.chances.shape))
+    n = known.sum(axis=-2)
+    has_labels = n > 0
+    waiting = np.maximum(decided - n, 0)
+    off = np.nan_to_num(ratio(known - current.labelled_chances, n[..., None, :]))
+    moved = current.chances - current.labelled_chances + waiting[..., None, :] * off
+    better = known + np.clip(moved, 0, waiting[..., None, :])
+    corrected, at = measure(better)
+    left = _of_columns(better, at)
+    excess = ratio(_past_variance(current, variance), variance)
+    blind = left * np.maximum(np.nan_to_num(excess, nan=1.0), 1.0)[..., None]
+    own = np.where(has_labels, left * np.nan_to_num(ratio(waiting, n)), blind).sum(axis=-1)
+    own = np.where(n.sum(axis=-1) > 0, ratio(own, per_row), np.nan)
+    expected = _Expected(value, variance, corrected, own)
+    return _bracket(expected, current, sampling, labels=labels, band=band)
+
+
+def _of_columns(counts: FloatArray, slopes: FloatArray) -> FloatArray:
+    """Variance that the truth of the rows of each decided class adds, if it is drawn for each."""
+    mean = ratio((counts * slopes).sum(axis=-2), counts.sum(axis=-2))
+    around = (counts * slopes**2).sum(axis=-2) - np.nan_to_num(mean) ** 2 * counts.sum(axis=-2)
+    return np.asarray(np.maximum(around, 0))
+
+
+def _accuracy_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    total = counts.sum(axis=(-2, -1))
+    right = np.einsum("...kk->...", counts)
+    slopes = ratio(np.broadcast_to(np.eye(counts.shape[-1]), counts.shape), total[..., None, None])
+    return ratio(right, total), slopes
+
+
+def _parts_of(
+    counts: FloatArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Right, decided and true rows of each class; the share of each in the mean; the diagonal."""
+    right = np.einsum("...kk->...k", counts)
+    decided, true = counts.sum(axis=-2), counts.sum(axis=-1)
+    occurs = ((decided + true) > 0) * 1.0
+    return (
+        right,
+        decided,
+        true,
+        ratio(occurs, occurs.sum(axis=-1)[..., None]),
+        np.eye(counts.shape[-1]),
+    )
+
+
+def _precision_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    right, decided, _, weight, diagonal = _parts_of(counts)
+    value = (np.nan_to_num(ratio(right, decided)) * weight).sum(axis=-1)
+    slope = np.nan_to_num(ratio(weight, decided))
+    return value, slope[..., None] * diagonal
+
+
+def _recall_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    right, _, true, weight, diagonal = _parts_of(counts)
+    share = np.nan_to_num(ratio(right, true))
+    slope = np.nan_to_num(ratio(weight, true))[..., None] * (diagonal - share[..., None])
+    return (share * weight).sum(axis=-1), slope
+
+
+def _f1_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+    right, decided, true, weight, diagonal = _parts_of(counts)
+    share = np.nan_to_num(ratio(2 * right, decided + true))
+    slope = np.nan_to_num(ratio(weight, decided + true))[..., None]
+    return (share * weight).sum(axis=-1), slope * (2 * diagonal - share[..., None])
+
+
+def _class_error(
+    reference: MulticlassOutcomes,
+    row: Callable[[Confusion], tuple[FloatArray, FloatArray]],
+    n: IntArray,
+) -> FloatArray:
+    """Sampling error of a mean over classes, from that of each against the rest."""
+    counts = np.asarray(reference.confusion, dtype=np.float64)
+    right = np.einsum("...kk->...k", counts)
+    fp, fn = counts.sum(axis=-2) - right, counts.sum(axis=-1) - right
+    rest = counts.sum(axis=(-2, -1))[..., None] - right - fp - fn
+    variance, share = row(Confusion(right, fp, fn, rest))
+    errors = ratio(variance, share * n[..., None])
+    return np.asarray(np.sqrt(errors.sum(axis=-1)) / counts.shape[-1])
+
+
+@metric("estimated_accuracy", worse="lower", bounds=(0, 1), noise=past_error)
+def estimated_multiclass_accuracy(
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels = "none",
+    band: Band = "backtested",
+) -> Bracket:
+    """Share of the rows that are expected to be of the class decided.
+
+    Trace of the expected confusion matrix / all. Range 0 to 1. Undefined without scored
+    predictions.
+
+    >>> float(estimated_multiclass_accuracy(*CLASS_EXAMPLE).value)
+    0.8
+
+    Source: CBPE; NannyML for the formula and the sampling band.
+    """
+    counts = np.asarray(reference.confusion, dtype=np.float64)
+    right = np.einsum("...kk->...", counts)
+    variance, share = _share(right, counts.sum(axis=(-2, -1)), counts.sum(axis=(-2, -1)))
+    sampling = np.sqrt(ratio(variance, share * current.n))
+    return _of_matrix(_accuracy_of, current, sampling, labels=labels, band=band)
+
+
+@metric("estimated_macro_precision", worse="lower", bounds=(0, 1), noise=past_error)
+def estimated_macro_precision(
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels = "none",
+    band: Band = "backtested",
+) -> Bracket:
+    """Expected precision averaged over the classes, every class counting alike.
+
+    As `macro_precision`, of the expected confusion matrix. Range 0 to 1. Undefined without scored
+    predictions.
+
+    >>> round(float(estimated_macro_precision(*CLASS_EXAMPLE).value), 3)
+    0.792
+
+    Source: CBPE; NannyML for the formula and the sampling band.
+    """
+    sampling = _class_error(reference, _PRECISION.row, current.n)
+    return _of_matrix(_precision_of, current, sampling, labels=labels, band=band)
+
+
+@metric("estimated_macro_recall", worse="lower", bounds=(0, 1), noise=past_error)
+def estimated_macro_recall(
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels = "none",
+    band: Band = "backtested",
+) -> Bracket:
+    """Expected recall averaged over the classes, every class counting alike.
+
+    As `macro_recall`, of the expected confusion matrix. Range 0 to 1. Undefined without scored
+    predictions.
+
+    >>> round(float(estimated_macro_recall(*CLASS_EXAMPLE).value), 3)
+    0.792
+
+    Source: CBPE; NannyML for the formula and the sampling band.
+    """
+    sampling = _class_error(reference, _RECALL.row, current.n)
+    return _of_matrix(_recall_of, current, sampling, labels=labels, band=band)
+
+
+@metric("estimated_macro_f1", worse="lower", bounds=(0, 1), noise=past_error)
+def estimated_macro_f1(
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels = "none",
+    band: Band = "backtested",
+) -> Bracket:
+    """Expected F1 averaged over the classes, every class counting alike.
+
+    As `macro_f1`, of the expected confusion matrix. Range 0 to 1. Undefined without scored
+    predictions.
+
+    >>> round(float(estimated_macro_f1(*CLASS_EXAMPLE).value), 3)
+    0.792
+
+    Source: CBPE; NannyML for the formula and the sampling band.
+    """
+    sampling = _class_error(
+        reference, lambda c: _share(c.tp, c.tp + c.fp + c.fn, c.total), current.n
+    )
+    return _of_matrix(_f1_of, current, sampling, labels=labels, band=band)
+
+
+@metric("estimated_roc_auc", worse="lower", bounds=(0, 1), noise=past_error)
+def estimated_multiclass_roc_auc(
+    reference: MulticlassOutcomes, current: MulticlassEstimates
+) -> Bracket:
+    """Expected area under the ROC curve of each class against the rest, averaged over the classes.
+
+    As `roc_auc`, of expected rows in each score bin; labels do not correct it. Range 0 to 1; 0.5 is
+    chance. Undefined without scores.
+
+    >>> round(float(estimated_multiclass_roc_auc(*CLASS_EXAMPLE).value), 3)
+    0.792
+
+    Source: CBPE.
+    """
+    chances = np.asarray(current.score_chances, dtype=np.float64)
+    area = roc_area(chances, np.maximum(current.score_rows - chances, 0))
+    known = ~np.isnan(area.value)
+    n = known.sum(axis=-1)
+    value = ratio(np.nan_to_num(area.value).sum(axis=-1), n)
+    # as if the classes' errors were one: what they share is not known
+    variance = ratio(np.nan_to_num(area.standard_error**2).sum(axis=-1), n * current.rows_per_count)
+    nothing = np.full_like(value, np.nan)
+    expected = _Expected(value, variance, nothing, nothing)
+    return _bracket(expected, current, nothing, labels="none", band="backtested")
+
+
+def _of_class_losses(
+    losses: tuple[FloatArray, FloatArray, FloatArray],
+    spread: tuple[FloatArray, FloatArray],
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels,
+    band: Band,
+) -> Bracket:
+    """Estimate a mean loss, from its expected sums (all, labelled), the known one, and the spread.
+
+    `spread` holds the loss and its square, summed over the labelled rows of the reference.
+    """
+    of_all, of_labelled, known = losses
+    total = current.decided.sum(axis=-1)
+    known_rows = np.asarray(np.broadcast_to(current.confusion, current.chances.shape))
+    n = known_rows.sum(axis=(-2, -1))
+    rows = reference.confusion.sum(axis=(-2, -1))
+    variance = np.maximum(ratio(spread[1], rows) - ratio(spread[0], rows) ** 2, 0)
+    off = np.nan_to_num(ratio(known - of_labelled, n))
+    waiting = np.maximum(total - n, 0)
+    moved = of_all - np.nan_to_num(of_labelled) + waiting * off
+    corrected = ratio(np.nan_to_num(known) + np.maximum(moved, 0), total)
+    expected = _Expected(
+        ratio(of_all, total),
+        ratio(variance, current.n),
+        corrected,
+        ratio(waiting * variance, total * n * current.rows_per_count),
+    )
+    sampling = np.sqrt(expected.variance)
+    return _bracket(expected, current, sampling, labels=labels, band=band)
+
+
+@metric("estimated_log_loss", worse="higher", bounds=(0, inf), noise=past_error)
+def estimated_multiclass_log_loss(
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels = "none",
+    band: Band = "backtested",
+) -> Bracket:
+    """Mean surprise to expect at the true class, in nats.
+
+    Mean of -sum over classes of chance * ln(score). Range 0 to infinity. Undefined without scored
+    predictions.
+
+    >>> float(estimated_multiclass_log_loss(*CLASS_EXAMPLE).value)
+    0.5
+    """
+    return _of_class_losses(
+        (current.log_loss, current.labelled_log_loss, current.known_log_loss),
+        (reference.log_loss, reference.log_loss_squared),
+        reference,
+        current,
+        labels=labels,
+        band=band,
+    )
+
+
+@metric("estimated_brier_score", worse="higher", bounds=(0, 2), noise=past_error)
+def estimated_multiclass_brier_score(
+    reference: MulticlassOutcomes,
+    current: MulticlassEstimates,
+    *,
+    labels: Labels = "none",
+    band: Band = "backtested",
+) -> Bracket:
+    """Mean squared distance to expect between the scores and the true class.
+
+    Mean over rows of the sum over classes of score**2, + 1 - 2 * sum of chance * score. Range 0 to
+    2. Undefined without scored predictions.
+
+    >>> float(estimated_multiclass_brier_score(*CLASS_EXAMPLE).value)
+    0.3
+    """
+    return _of_class_losses(
+        (current.brier, current.labelled_brier, current.known_brier),
+        (reference.brier, reference.brier_squared),
+        reference,
+        current,
         labels=labels,
         band=band,
     )

@@ -458,6 +458,33 @@ class BinaryEstimates(_Estimated):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MulticlassEstimates(_Estimated):
+    """Predictions by decided class and the truth expected of them; those that are known; scores."""
+
+    chances: FloatArray  # [..., K, K]: expected true class, decided class
+    labelled_chances: FloatArray = _NONE  # the same of labelled rows
+    confusion: IntArray = _NONE  # [..., K, K]: true class, decided class of labelled rows
+    score_rows: IntArray = _NONE  # [..., K, S]: all rows by their score of each class
+    score_chances: FloatArray = _NONE  # [..., K, S]: sum of that class's chance
+    log_loss: FloatArray = _UNKNOWN  # as in BinaryEstimates
+    brier: FloatArray = _UNKNOWN
+    labelled_log_loss: FloatArray = _UNKNOWN
+    labelled_brier: FloatArray = _UNKNOWN
+    known_log_loss: FloatArray = _UNKNOWN
+    known_brier: FloatArray = _UNKNOWN
+
+    @property
+    def decided(self) -> FloatArray:
+        """Rows by decided class, [..., K]: chances of a row add up to one, but for rounding."""
+        return np.asarray(np.rint(self.chances.sum(axis=-2)))
+
+    @property
+    def rows_per_count(self) -> FloatArray:
+        """What one unit of the counts is worth in rows: 1 without weights."""
+        return ratio(self.n, self.decided.sum(axis=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class RegressionEstimates(_Estimated):
     """Sums of the errors that a model expects of predictions, and of those that are known."""
 
@@ -653,7 +680,7 @@ class GroupEstimates(GroupOutcomes):
 
 
 Outcomes: TypeAlias = BinaryOutcomes | MulticlassOutcomes | RegressionOutcomes
-Estimates: TypeAlias = BinaryEstimates | RegressionEstimates
+Estimates: TypeAlias = BinaryEstimates | MulticlassEstimates | RegressionEstimates
 
 COLUMN_INPUTS: tuple[type, ...] = (Bins, Fine, ColumnCounts)
 MODEL_INPUTS: tuple[type, ...] = (Traffic, FeatureTests, RowSamples)
@@ -673,5 +700,6 @@ TASKS: dict[str, type] = {
 }
 ESTIMATES: dict[str, type] = {
     "binary": BinaryEstimates,
+    "multiclass": MulticlassEstimates,
     "regression": RegressionEstimates,
 }  # what needs no labels but those there are

@@ -39,6 +39,7 @@ _INPUTS = {
     "BinaryEstimates": "estimates of binary outcomes",
     "BinaryOutcomes": "binary outcomes",
     "MulticlassOutcomes": "multiclass outcomes",
+    "MulticlassEstimates": "estimates of multiclass outcomes",
     "RegressionEstimates": "estimates of regression outcomes",
     "RegressionOutcomes": "regression outcomes",
 }
