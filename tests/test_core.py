@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tidegauge import _core, numeric
 from tidegauge.grid import Grid, edge_grid, fit_grid, score_grid
+from tidegauge.window import NO_ROWS
 
 SETS = [name for name in ("scalar", "neon", "avx2", "avx512") if _core.use_instruction_set(name)]
 BEST = SETS[-1]
@@ -209,7 +210,10 @@ def sums_of(errors: list[float], signs: list[int]) -> float:
     n = len(errors)
     blocks = {
         "traffic": 0,
+        "delays": 0,
+        "pairs": 0,
         "first": 1,
+        "pair_sum": 0,
         "n_classes": 0,
         "score_edges": np.empty(0),
         "label_center": 0.0,
@@ -217,15 +221,18 @@ def sums_of(errors: list[float], signs: list[int]) -> float:
     }
     rows = {
         "times": np.zeros(n, np.int64),
+        "known": np.zeros(n, np.int64),
         "groups": np.zeros(n, np.int32),
         "labels": np.zeros(n),
-        "decisions": np.full(n, -1, np.int32),
-        "values": np.array(errors),
-        "weights": np.empty(0),
+        "decisions": np.full(n, -1, np.int16),
+        "values": np.array(errors, np.float64),
+        "weights": np.ones(n),
         "signs": np.array(signs, np.int8),
+        "delays": np.full(n, _core.NO_DELAY, np.uint8),
     }
     places = (np.zeros((1, 1), np.int64), panes_of(0))
-    cells.add_outcomes("regression", blocks, places, _core.JoinedRows(rows))
+    joined = _core.JoinedRows(NO_ROWS | rows, weighted=False)
+    _core.add_outcomes(cells, "regression", blocks, places, joined)
     first = np.zeros(len(cells), np.int32)
     return float(cells.sums(np.arange(len(cells), dtype=np.int32), first, 1)[0, 0]) if n else 0.0
 

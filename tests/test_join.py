@@ -556,12 +556,12 @@ def test_files_of_another_format_are_refused(tmp_path: Path) -> None:
     header, arrays = monitor.state()
     path = tmp_path / "monitor.tide"
     archive.write(path, "monitor", header, arrays)
-    assert archive.read(path, "monitor")[0]["format"] == 3
+    assert archive.read(path, "monitor")[0]["format"] == 4
     older = {**archive.FORMATS, "monitor": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archive, "FORMATS", older)
         archive.write(path, "monitor", header, arrays)
-    with pytest.raises(tg.DataError, match="written in format 1, this version reads 3"):
+    with pytest.raises(tg.DataError, match="written in format 1, this version reads 4"):
         tg.Monitor.load(path)
 
 
