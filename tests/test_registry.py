@@ -59,7 +59,7 @@ def variants(form):
 
 
 def kind_of(types, task):
-    return types[0] if len(types) == 1 else TASKS[task]
+    return TASKS[task] if task and len(types) > 1 else types[0]
 
 
 def draw(form, task, random, size=40):
