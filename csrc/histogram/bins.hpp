@@ -30,14 +30,7 @@ struct Grid {
   f64 cuts[kMaxCuts] = {};  // ascending; each splits its cell in two at exactly this value
 };
 
-TIDE_FN i32 upper_half(f64 x) {
-  union {
-    f64 value;
-    u64 bits;
-  } both;
-  both.value = x;
-  return static_cast<i32>(static_cast<u32>(both.bits >> 32));
-}
+TIDE_FN i32 upper_half(f64 x) { return static_cast<i32>(static_cast<u32>(to_bits(x) >> 32)); }
 
 TIDE_FN f64 linear_position(f64 x, f64 origin, f64 scale, f64 last) {
   f64 position = (x - origin) * scale + 1.0;

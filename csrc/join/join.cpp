@@ -143,9 +143,7 @@ Outcome Join::outcome_of(const Found& found, f64 label, std::int8_t sign) const 
 }
 
 void Join::add_values(const Found& found, std::vector<f64>& values) const {
-  const std::size_t n = values.size();
-  values.resize(n + static_cast<std::size_t>(options_.n_values));
-  rows_.read_values(found.at, values.data() + n);
+  for (i32 i = 0; i < options_.n_values; ++i) values.push_back(rows_.value_of(found.at, i));
 }
 
 void Join::emit(Outcomes& out, const Found& found, f64 label, std::int8_t sign) const {

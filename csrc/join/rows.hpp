@@ -127,8 +127,9 @@ class Rows {
   [[nodiscard]] f64 weight_of(const std::byte* at) const noexcept {
     return options_.has_weights ? load<f64>(at + weight_at_) : 1.0;
   }
+  [[nodiscard]] f64 value_of(const std::byte* at, i32 i) const noexcept { return load<f64>(at + values_at_ + 8 * i); }
   void read_values(const std::byte* at, f64* out) const noexcept {
-    for (i32 i = 0; i < options_.n_values; ++i) out[i] = load<f64>(at + values_at_ + 8 * i);
+    for (i32 i = 0; i < options_.n_values; ++i) out[i] = value_of(at, i);
   }
 
   [[nodiscard]] i64 oldest_start() const noexcept { return oldest_start_; }  // the largest there is when all is empty

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 #include <span>
 
 #include "portable.hpp"
@@ -32,8 +31,7 @@ constexpr i64 kFullLimb = 1LL << 61;  // an addition changes a limb by less than
 
 // Returns the first of the three limbs that may have changed.
 inline i32 add_exactly(f64 x, std::span<i64, kLimbs> limbs) noexcept {
-  u64 bits;
-  std::memcpy(&bits, &x, 8);
+  const u64 bits = to_bits(x);
   const i32 exponent = static_cast<i32>(bits >> 52 & 0x7ff);
   const i32 position = exponent - 1075 - kLowestPower;  // of the lowest bit of the 53-bit significand
   if (exponent == 0 || position <= -53 || position > 32 * (kLimbs - 3)) return 0;
@@ -73,6 +71,10 @@ inline void merge_sum(std::span<i64, kLimbs> limbs, std::span<const i64, kLimbs>
   normalize(normal);
   normalize(limbs);
   for (std::size_t i = 0; i < kLimbs; ++i) limbs[i] += normal[i];
+}
+
+[[nodiscard]] inline bool is_untouched(std::span<const i64> limbs) noexcept {
+  return std::all_of(limbs.begin(), limbs.end(), [](i64 limb) { return limb == 0; });
 }
 
 [[nodiscard]] inline f64 round_sum(std::span<const i64, kLimbs> limbs) noexcept {

@@ -28,12 +28,13 @@ void read_sums(const Cells& cells, const CellRows& chosen, std::span<f64> out) {
     const auto& sums = cells[chosen.cells[i]].sums;
     const std::size_t first = static_cast<std::size_t>(chosen.rows[i]) * n_sums;
     for (std::size_t sum = 0; sum < sums.size(); ++sum) {
+      if (is_untouched(sums[sum])) continue;  // of pairs, where there are none
       std::array<i64, kLimbs> normal = sums[sum];
       normalize(normal);  // digits add up without a carry, however many cells there are
       for (std::size_t limb = 0; limb < kLimbs; ++limb) limbs[first + sum][limb] += normal[limb];
     }
   }
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = round_sum(limbs[i]);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = is_untouched(limbs[i]) ? 0.0 : round_sum(limbs[i]);
 }
 
 void read_extremes(const Cells& cells, i32 block, const CellRows& chosen, std::span<f64> out) {
@@ -122,7 +123,7 @@ void add_limbs(Cells& cells, std::span<const i32> where, std::span<const i64> li
   if (limbs.size() != where.size() * width) throw DataError("stored sums do not fit the layout");
   for (std::size_t i = 0; i < where.size(); ++i) {
     const auto row = limbs.subspan(i * width, width);
-    if (std::all_of(row.begin(), row.end(), [](i64 limb) { return limb == 0; })) continue;
+    if (is_untouched(row)) continue;
     auto& sums = cells[where[i]].sums;
     sums.resize(n_sums);
     for (std::size_t sum = 0; sum < n_sums; ++sum) merge_sum(sums[sum], row.subspan(sum * kLimbs).first<kLimbs>());
