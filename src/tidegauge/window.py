@@ -1043,13 +1043,17 @@ class WindowSums:
     def maturity(self, clock: LabelClock) -> Maturity:
         """Labels that should have come by the age of the panes."""
         assert clock.now is not None
-        places = np.arange(len(self.chosen), dtype=np.int32)
-        each = replace(self, rows=places, n_rows=len(places))
-        starts, ends = self.table.ends_of(self.chosen)
+        keys = np.stack([self.rows, *self.table.ends_of(self.chosen)], axis=1)
+        panes, place = np.unique(
+            keys, axis=0, return_inverse=True
+        )  # the order of cells never shows
+        places = place.ravel().astype(np.int32)
+        each = replace(self, rows=places, n_rows=len(panes))
+        row, starts, ends = panes.T
         ages = clock.now - (starts + np.minimum(ends, clock.now)) / 2
         shares = expected_share(np.maximum(ages, 0), clock.edges, self.table.label_shares(clock))
         due = shares * each.slots(self._layout.traffic_block)[:, 0]
-        expected = np.bincount(self.rows, weights=due, minlength=self.n_rows).astype(np.float64)
+        expected = np.bincount(row, weights=due, minlength=self.n_rows).astype(np.float64)
         return Maturity(predictions=self._traffic[:, 0], expected=expected)
 
     def pairs(self) -> PairedDecisions | PairedValues:
