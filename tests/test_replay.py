@@ -45,6 +45,16 @@ def traffic(n: int) -> pa.Table:
     return rows.append_column("known", pa.array(known, pa.timestamp("us", tz="UTC")))
 
 
+def plain(table: pa.Table) -> pa.Table:
+    """The values of a table, however its dictionaries are cut."""
+    texts = [pa.types.is_dictionary(field.type) for field in table.schema]
+    columns = [
+        column.cast(pa.string()) if text else column
+        for column, text in zip(table.columns, texts, strict=True)
+    ]
+    return pa.table(columns, names=table.column_names)
+
+
 def test_a_replay_counts_what_a_monitor_counts(server, reference):
     table = traffic(5_000)
     shuffled = table.take(np.random.default_rng(0).permutation(table.num_rows))
@@ -72,7 +82,7 @@ def test_a_replay_counts_what_a_monitor_counts(server, reference):
     assert 0 < found.latency_ms["p50"] <= found.latency_ms["p99"] <= found.latency_ms["max"]
     names = ["psi", "roc_auc", "row_count"]
     served = Caller(f"127.0.0.1:{server.port}").metrics(*names)
-    assert served.equals(monitor.metrics(names))
+    assert plain(served).equals(plain(monitor.metrics(names)))
 
 
 def test_what_was_sent_before_is_lost_to_nobody(server):
