@@ -197,6 +197,17 @@ def server_process(directory: Path, *flags: str, **settings: Any) -> Iterator[Se
             server.kill()
 
 
+def certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate of this machine that is its own authority, and its key."""
+    paths = directory / "certificate.pem", directory / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command += ["-out", str(paths[0]), "-keyout", str(paths[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return paths
+
+
 def until(happened: Any, *, limit: float = 20.0) -> None:
     """Wait for what another thread or process does."""
     end = time.monotonic() + limit

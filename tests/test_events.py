@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from served import config, until
+from served import certificate, config, until
 
 import tidegauge as tg
 from tidegauge.journal import JournalError
 from tidegauge.server import batches
 from tidegauge.server.cloudevents import Event, read_events
-from tidegauge.server.config import Events, Http, ModelConfig, Source, Token, load_config
+from tidegauge.server.config import (
+    ConfigError,
+    Events,
+    Http,
+    ModelConfig,
+    Source,
+    Tls,
+    Token,
+    load_config,
+)
 from tidegauge.server.inference import Reader
 from tidegauge.server.pairs import Half, Pairs
 from tidegauge.server.records import read_records
@@ -701,6 +711,35 @@ def test_tokens_are_those_of_the_other_doors(tmp_path: Path, reference: Path) ->
         sender = Sender(server, authorization=f"Bearer {text}")
         assert sender.send(request_event("1"))[0] == 202
         assert text not in json.dumps(problem)
+
+
+def test_only_those_with_a_certificate_come_in(tmp_path: Path, reference: Path) -> None:
+    chain, key = certificate(tmp_path)
+    event = request_event("1")
+    body = json.dumps(event.data)
+    with serving(tmp_path, reference, tls=Tls(chain, key, chain)) as server:
+        context = ssl.create_default_context(cafile=str(chain))
+        port = server.doors["http"].port
+        stranger = HTTPSConnection("localhost", port, context=context, timeout=20)
+        with closing(stranger), pytest.raises(OSError):  # noqa: PT011, PT012 - at either step
+            stranger.request("POST", "/v1/events", body, headers_of(event))
+            stranger.getresponse()
+        context.load_cert_chain(chain, key)
+        known = HTTPSConnection("localhost", port, context=context, timeout=20)
+        with closing(known):
+            known.request("POST", "/v1/events", body, headers_of(event))
+            response = known.getresponse()
+            assert (response.status, response.read()[:1]) == (202, b"{")
+
+
+def test_doors_beyond_this_machine_want_certificates(tmp_path: Path, reference: Path) -> None:
+    models = {"flights": ModelConfig(reference)}
+    with pytest.raises(ConfigError, match="can be reached from elsewhere"):
+        Server(config(tmp_path, models=models, http=Http("0.0.0.0:0")))
+    wrong = Events(models={"flights": Source(outputs={"y": ("p_early",)})})
+    given_ = config(tmp_path, models=models, http=Http("127.0.0.1:0"), events=wrong)
+    with pytest.raises(ConfigError, match="names column 'p_early'"):
+        Server(given_)
 
 
 def test_a_full_queue_asks_to_come_again(tmp_path: Path, reference: Path) -> None:

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 from pyarrow import flight
-from served import config, outcomes, predictions, reference_file
+from served import certificate, config, outcomes, predictions, reference_file
 
 import tidegauge as tg
 from tidegauge.journal import JournalError
-from tidegauge.server.config import ConfigError, Flight, ModelConfig, Token
+from tidegauge.server.config import ConfigError, Flight, ModelConfig, Tls, Token
 from tidegauge.server.security import new_token
 from tidegauge.server.serve import Server
 from tidegauge.v1 import ingest_pb2
@@ -234,6 +234,29 @@ def test_tokens_are_those_of_the_other_doors(tmp_path: Path, reference: Path) ->
         with Lane(server, schema, token=text) as lane:
             lane.put(predictions(10))
             assert lane.answer().outcome.accepted == 10
+
+
+def test_only_those_with_a_certificate_come_in(tmp_path: Path, reference: Path) -> None:
+    chain, key = certificate(tmp_path)
+    rows = predictions(10)
+    path = flight.FlightDescriptor.for_path("flights", "predictions", "p")
+    with serving(tmp_path, reference, tls=Tls(chain, key, chain)) as server:
+        target = f"grpc+tls://localhost:{server.doors['flight'].port}"
+        pem = chain.read_bytes()
+        with flight.FlightClient(
+            target, tls_root_certs=pem, cert_chain=pem, private_key=key.read_bytes()
+        ) as client:
+            writer, reader = client.do_put(path, rows.schema)
+            writer.write_batch(rows)
+            answer = ingest_pb2.StreamWriteResponse.FromString(reader.read().to_pybytes())
+            assert answer.outcome.accepted == 10
+            writer.close()
+        options = flight.FlightCallOptions(timeout=10)
+        with (
+            flight.FlightClient(target, tls_root_certs=pem) as stranger,
+            pytest.raises((flight.FlightError, pa.ArrowException)),
+        ):
+            stranger.do_put(path, rows.schema, options)[0].close()
 
 
 def test_a_lane_for_everybody_is_not_opened(tmp_path: Path, reference: Path) -> None:

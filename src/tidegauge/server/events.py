@@ -161,7 +161,8 @@ class EventDoor:
 
     async def _serve(self) -> None:
         writing = asyncio.create_task(self.gathering.run(patient=not self._durable))
-        await self._server.serve(sockets=[self._socket])
+        with self._socket:  # uvicorn leaves it open where it is stopped before it has begun
+            await self._server.serve(sockets=[self._socket])
         self.gathering.close()
         await writing
 
