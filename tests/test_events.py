@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socket
 import ssl
 import struct
 import subprocess
@@ -671,6 +672,11 @@ def test_a_problem_names_its_field(server: Server, event: Event, status: int, fi
     found, problem = sender.send(event)
     assert (found, problem["status"], problem["fields"][0]["field"]) == (status, status, field)
     assert sender.headers["content-type"] == "application/problem+json"
+
+
+def test_answers_do_not_wait_for_the_caller(server: Server) -> None:
+    """Only then does asyncio set TCP_NODELAY; without it every answer takes 40 ms more."""
+    assert server.doors["http"]._socket.proto == socket.IPPROTO_TCP
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(server: Server) -> None:

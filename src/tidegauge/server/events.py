@@ -248,9 +248,18 @@ def _listen(address: str, config: Config) -> socket.socket:
         check_plain(address, insecure=config.listen.insecure)
     host, _, port = address.rpartition(":")
     try:
-        family, *_, place = socket.getaddrinfo(
+        family, kind, _, _, place = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM
         )[0]
-        return socket.create_server(place[:2], family=family, backlog=1024)
+        # asyncio sends without delay only where a socket names its protocol.
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(place)
+            listening.listen(1024)
+        except BaseException:
+            listening.close()
+            raise
+        return listening
     except (OSError, ValueError, OverflowError) as error:
         raise ConfigError(f"[http] {address} cannot be listened on: {error}") from None
