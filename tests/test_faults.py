@@ -60,11 +60,11 @@ def test_a_commit_that_fails_counts_nothing_and_heals(
     before = desk.models["flights"].monitor.account
     commit, calls = Journal.commit, []
 
-    def fail_once(self, group):
+    def fail_once(self, *group):
         calls.append(group)
         if len(calls) == 1:
             raise JournalError("JOURNAL_FAILED", "Input/output error")
-        commit(self, group)
+        commit(self, *group)
 
     monkeypatch.setattr(Journal, "commit", fail_once)
     told = []
