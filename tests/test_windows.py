@@ -103,7 +103,7 @@ def told(monitor: tg.Monitor, window: str) -> pa.Table:
 # Rolling up.
 
 
-@settings(max_examples=20)
+@settings(max_examples=5)  # each compares thousands of values
 @given(seed=st.integers(0, 9), cuts=st.lists(st.integers(0, 400), max_size=5))
 def test_rolled_up_is_counted_wide_from_the_start(
     reference: tg.Reference, seed: int, cuts: list[int]
@@ -126,7 +126,7 @@ def test_rolled_up_is_counted_wide_from_the_start(
     assert same_sums(fine, wide)
 
 
-@settings(max_examples=20)
+@settings(max_examples=5)  # each compares thousands of values
 @given(seed=st.integers(0, 9), cuts=st.lists(st.integers(0, 300), max_size=5))
 def test_neither_batches_nor_order_show(
     reference: tg.Reference, seed: int, cuts: list[int]
