@@ -1028,16 +1028,16 @@ def instant(text: str) -> datetime:
     """Read a time, UTC where it names no zone."""
     try:
         read = datetime.fromisoformat(text)
-    except ValueError:
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(f"not a time: {text!r}; write 2026-05-01T12:00") from None
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
 def duration(text: str) -> timedelta:
     """Read a duration, such as 2h or 3d."""
     try:
         return timedelta(microseconds=parse_duration(text, role="duration"))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise argparse.ArgumentTypeError(one_line(error)) from None
 
 
@@ -1139,7 +1139,10 @@ def alerts_mute(options: argparse.Namespace) -> Answer:
     """
     if options.long and options.until:
         raise UsageError("give --for or --until, not both")
-    until = datetime.now(UTC) + options.long if options.long else options.until
+    try:
+        until = datetime.now(UTC) + options.long if options.long else options.until
+    except OverflowError:
+        raise UsageError("--for reaches beyond the year 9999; leave it out for good") from None
     with store_of(options) as store:
         store.mute(options.fingerprint, until=until, reason=options.reason)
     said = f"{options.fingerprint} is muted{f' until {when(until)}' if until else ''}"
@@ -1185,7 +1188,7 @@ def alerts_backtest(options: argparse.Namespace) -> Answer:
     from tidegauge.alerts import Check, backtest, suggest_level
 
     hits, _, of = options.confirm.partition(",")
-    if not (hits.strip().isdigit() and of.strip().isdigit()):
+    if not (hits.strip().isdecimal() and of.strip().isdecimal()):
         raise UsageError(f"--confirm is N,M such as 2,3, got {options.confirm!r}")
     given = {"warning": options.warning, "critical": options.critical}
     if options.warning is None and options.critical is None:
@@ -1216,7 +1219,7 @@ def alerts_backtest(options: argparse.Namespace) -> Answer:
         "series": found.series,
         "weeks": found.weeks,
         "alerts": found.alerts,
-        "alerts_per_week": found.alerts_per_week,
+        "alerts_per_week": found.alerts_per_week if found.weeks else None,
         "episodes": episodes,
         "suggested_warning": level,
     }

@@ -1151,6 +1151,7 @@ class Monitor:
             threads=1,
             max_segments=self.max_segments,
             sample_rows=self.sample_rows,
+            champion=self.champion,
         )
         copy._table.add_state(*table)
         if copy._sample is not None and sample is not None:
@@ -1372,6 +1373,8 @@ class Monitor:
 
 def _microseconds(timestamp: datetime) -> int:
     """Microseconds since 1970, UTC."""
+    if not isinstance(timestamp, datetime):
+        raise TypeError(f"a datetime with a zone is wanted, got {timestamp!r}")
     if timestamp.tzinfo is None:
         raise ValueError(f"the timestamp needs a zone, got {timestamp.isoformat()}")
     moment = timestamp.astimezone(UTC).replace(tzinfo=None)

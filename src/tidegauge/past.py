@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -27,33 +28,34 @@ class Past:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.blocks: list[JoinedRows] = []
+        self.blocks: deque[JoinedRows] = deque()
+        self.n_bytes = 0  # memory held
         self.since = NEVER  # everything that came after it is here
 
     def keep(self, rows: JoinedRows, watermark: int) -> None:
         """Remember what an event has added."""
         size = len(rows)
         if size and self.blocks and size + len(self.blocks[-1]) <= ROWS_TOGETHER:
+            self.n_bytes -= self.blocks[-1].n_bytes
             self.blocks[-1].extend(rows)
+            self.n_bytes += self.blocks[-1].n_bytes
         elif size:
-            self.blocks.append(rows)
+            self._append(rows)
         if watermark != NEVER:
             self._drop(watermark)
 
+    def _append(self, rows: JoinedRows) -> None:
+        self.blocks.append(rows)
+        self.n_bytes += rows.n_bytes
+
     def _drop(self, watermark: int) -> None:
-        n_bytes = self.n_bytes
         while self.blocks:
             first = self.blocks[0]
-            if first.latest_known >= watermark - self.length and n_bytes <= MAX_BYTES:
+            if first.latest_known >= watermark - self.length and self.n_bytes <= MAX_BYTES:
                 return
             self.since = max(self.since, first.latest_known)
-            n_bytes -= first.n_bytes
-            del self.blocks[0]
-
-    @property
-    def n_bytes(self) -> int:
-        """Memory held, in bytes."""
-        return sum(block.n_bytes for block in self.blocks)
+            self.n_bytes -= first.n_bytes
+            self.blocks.popleft()
 
     def earliest(self, watermark: int) -> int:
         """First moment that can be asked about; NEVER where everything is here."""
@@ -81,8 +83,8 @@ class Past:
             columns = block.columns()
             for name in GROUPS:
                 columns[name] = groups[columns[name]]
-            self.blocks.append(JoinedRows(columns, weighted=block.weighted))
-        self.blocks.sort(key=lambda block: block.latest_known)
+            self._append(JoinedRows(columns, weighted=block.weighted))
+        self.blocks = deque(sorted(self.blocks, key=lambda block: block.latest_known))
         self.since = max(self.since, other.since)
 
     def state(self, ranks: IndexArray) -> dict[str, NDArray[Any]]:
@@ -98,4 +100,5 @@ class Past:
         self.since = int(arrays["since"][0])
         columns = {name: np.ascontiguousarray(arrays[name]) for name in NO_ROWS}
         rows = JoinedRows(columns, weighted=weighted)
-        self.blocks = [rows] if len(rows) else []
+        if len(rows):
+            self._append(rows)

@@ -26,9 +26,9 @@ from tidegauge.server.client import Client, ClientStats, address_of
 from tidegauge.server.transport import Address
 from tidegauge.server.waiting import Request
 from tidegauge.v1 import admin_pb2, admin_pb2_grpc, query_pb2, query_pb2_grpc
+from tidegauge.window import SECOND
 
 TICK = 0.1  # seconds of real time whose events are sent together, where there is a pace
-SECOND = 1_000_000  # timestamps are microseconds
 WARM_UP = 0.1
 BATCH_ROWS = 1000
 
@@ -161,16 +161,15 @@ def record(
     outcomes = pa.table({})
     if schema.label is not None and schema.prediction_id is not None:
         when = label_time or time
-        for name in filter(None, (schema.prediction_id, schema.label, label_time)):
+        for name in filter(None, (schema.prediction_id, schema.label, when)):
             _require(source, name)
         known = source.filter(pc.is_valid(source[schema.label]))
         columns = {name: known[name] for name in (schema.prediction_id, schema.label)}
-        if time is not None and when in known.column_names:
+        if time is not None:
             columns[time] = known[when]
         outcomes = pa.table(columns)
-        table = table.drop_columns(
-            [n for n in (schema.label, label_time) if n in table.schema.names]
-        )
+        later = {schema.label} | ({label_time} - {time} if labels is None else set())
+        table = table.drop_columns([name for name in table.schema.names if name in later])
     predictions, prediction_times = _in_order(table, time)
     outcomes, label_times = _in_order(outcomes, time)
     return Recording(predictions, outcomes, prediction_times, label_times)
@@ -187,11 +186,22 @@ def _in_order(table: pa.Table, time: str | None) -> tuple[pa.Table, NDArray[np.i
     """The rows by time, those of one time as they are; and their times."""
     if time is None or time not in table.column_names:
         return table, np.zeros(table.num_rows, np.int64)
-    moments = table[time].cast(pa.timestamp("us", table[time].type.tz)).cast(pa.int64()).to_numpy()
+    moments = _microseconds(time, table[time])
     order = np.argsort(moments, kind="stable")
     if (order[1:] < order[:-1]).any():
         table, moments = table.take(order), moments[order]
     return table.combine_chunks(), moments
+
+
+def _microseconds(name: str, times: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Times since 1970, as a monitor reads them."""
+    if not (pa.types.is_timestamp(times.type) or pa.types.is_date(times.type)):
+        raise SchemaError(f"column {name!r} holds {times.type}; a replay goes by timestamps")
+    if times.null_count:
+        raise SchemaError(f"column {name!r} has {times.null_count} rows without a time")
+    zone = times.type.tz if pa.types.is_timestamp(times.type) else None
+    moments = times.cast(pa.timestamp("us", zone), safe=False).cast(pa.int64()).to_numpy()
+    return np.asarray(moments, dtype=np.int64)
 
 
 def speed_of(text: str) -> float | None:

@@ -761,11 +761,16 @@ def put_messages(
         mine = (_OUTBOX.c.sink == sink, _OUTBOX.c.state == "waiting")
         count = connection.execute(sql.select(sql.func.count()).where(*mine)).scalar_one()
         if count > MAX_WAITING:
-            _log.error("sink %s: more than %d messages wait; the oldest are given up", sink, count)
-            oldest = sql.select(_OUTBOX.c.created_at).where(*mine).order_by(_OUTBOX.c.created_at)
-            last = connection.execute(oldest.offset(count - MAX_WAITING - 1).limit(1)).scalar_one()
+            _log.error(
+                "sink %s: more than %d messages wait; the oldest are given up", sink, MAX_WAITING
+            )
+            key = (_OUTBOX.c.incident, _OUTBOX.c.number)
+            oldest = sql.select(*key).where(*mine).order_by(_OUTBOX.c.created_at, *key)
+            gone = connection.execute(oldest.limit(count - MAX_WAITING)).all()
             query = sql.update(_OUTBOX).values(state="failed", error="too many messages waited")
-            connection.execute(query.where(*mine, _OUTBOX.c.created_at <= last))
+            for incident, number in gone:
+                named = (key[0] == incident, key[1] == number)
+                connection.execute(query.where(*mine, *named))
 
 
 def put_incidents(

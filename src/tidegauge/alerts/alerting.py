@@ -128,6 +128,8 @@ class Alerting:
         RuntimeError
             When another process works under the same name; its state is taken over.
         """
+        if now is not None and now.tzinfo is None:
+            raise ValueError(f"now needs a zone, got {now.isoformat()}")
         moment = datetime.now(UTC) if now is None else now
         with self._lock:
             try:

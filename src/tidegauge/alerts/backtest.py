@@ -124,5 +124,5 @@ def _recorded(check: Check, monitor: Monitor) -> tuple[Series, Series]:
 def _run(check: Check, series: Series, baseline: Series) -> Backtest:
     transitions = Watch([check]).carry(check, series, baseline)
     starts = series.starts
-    covered = (starts[-1] - starts[0] + series.width) / WEEK if len(starts) > 1 else 0.0
+    covered = (starts[-1] - starts[0] + series.width) / WEEK if len(starts) else 0.0
     return Backtest(transitions, len(series.names), float(covered))

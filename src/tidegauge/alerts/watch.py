@@ -15,7 +15,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from tidegauge.alerts import rules
 from tidegauge.alerts.lord import Lord
 from tidegauge.alerts.rules import Limits
 from tidegauge.alerts.series import FloatArray, IntArray, Name, Series
+from tidegauge.metrics.registry import Direction
 from tidegauge.metrics.significance import q_values
 from tidegauge.monitor import Monitor
 from tidegauge.reference import Reference
@@ -132,6 +133,20 @@ class Check:
                 f"rule {self.rule!r} is not about chance, so false alerts cannot be budgeted; "
                 f"those that are: {', '.join(n for n in rules.names() if rules.get(n).chance)}"
             )
+        if self.direction not in (None, *get_args(Direction)):
+            raise ValueError(
+                f"direction is {', '.join(get_args(Direction))} or None, got {self.direction!r}"
+            )
+        for role in ("columns", "segments"):
+            if isinstance(getattr(self, role), str):
+                raise TypeError(f"{role} is a tuple of names, got {getattr(self, role)!r}")
+        for role in ("warning", "critical"):
+            level = getattr(self, role)
+            if level is not None and not (0 < level < 1 if rule.chance else np.isfinite(level)):
+                wanted = "a chance between 0 and 1" if rule.chance else "a number"
+                raise ValueError(f"{role} of rule {self.rule!r} is {wanted}, got {level}")
+        if self.budget is not None and not self.budget > 0:
+            raise ValueError(f"budget is a number of alerts a week above 0, got {self.budget}")
         if self.procedure not in ("bh", "lord"):
             raise ValueError(f"procedure is 'bh' or 'lord', got {self.procedure!r}")
         if self.effect is not None and not self.effect > 0:
@@ -493,9 +508,9 @@ class Watch:
         """Return the metric over the reference's own windows, worked out once."""
         if self._reference is not monitor.reference:
             self._reference, self._baselines = monitor.reference, {}
-        if check.name not in self._baselines:
-            self._baselines[check.name] = monitor.baseline(check.metric)
-        return self._baselines[check.name]
+        if check.metric not in self._baselines:
+            self._baselines[check.metric] = monitor.baseline(check.metric)
+        return self._baselines[check.metric]
 
     def carry(self, check: Check, series: Series, baseline: Series) -> pa.Table:
         """Carry a check's series over their windows; the changes, as `TRANSITIONS`.
