@@ -15,7 +15,7 @@ from faults import send
 from served import predictions, reference_file
 
 from tidegauge.history import Rules
-from tidegauge.journal import COLUMNS, FORGET, OUTCOMES, PREDICTIONS, Journal
+from tidegauge.journal import COLUMNS, FORGET, OUTCOMES, PREDICTIONS, Journal, JournalError
 from tidegauge.server import batches
 from tidegauge.server.desk import Desk
 
@@ -118,6 +118,40 @@ def test_forgotten_ids_leave_the_files_too(desk: Desk, tmp_path: Path) -> None:
     known = {file["path"] for file in desk.journal.files()}
     there = (tmp_path / "history").rglob("*.parquet")
     assert {path.relative_to(tmp_path / "history").as_posix() for path in there} == known
+
+
+@pytest.mark.parametrize("method", ["seal", "replace_files"])
+def test_a_seal_that_fails_leaves_no_row_twice(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    send(desk, 0, PREDICTIONS).result()
+    desk.seal()
+    send(desk, 1, PREDICTIONS).result()
+    write(desk, "d1", pa.record_batch({"id": pa.array([3, 41], pa.int64())}), FORGET)
+
+    def fail(*_: object) -> None:
+        raise JournalError("JOURNAL_FAILED", "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, method, fail)
+        with pytest.raises(JournalError):
+            desk.seal()
+    assert set(rows_of(tmp_path)["id"]) >= {*range(40)} - {3}
+    assert rows_of(tmp_path)["id"].is_unique().all()
+    send(desk, 2, PREDICTIONS).result()
+    desk.seal()
+    assert sorted(rows_of(tmp_path)["id"]) == sorted({*range(120)} - {3, 41})
+
+
+def test_ids_of_another_type_are_forgotten_where_they_are_the_same(
+    desk: Desk, tmp_path: Path
+) -> None:
+    rows = predictions(40)
+    narrow = rows.set_column(0, "id", rows["id"].cast(pa.int32()))
+    write(desk, "narrow", narrow)
+    write(desk, "d1", pa.record_batch({"id": pa.array([3, 5_000_000_000], pa.int64())}), FORGET)
+    desk.seal()
+    assert sorted(rows_of(tmp_path)["id"]) == sorted({*range(40)} - {3})
 
 
 def test_old_files_go_by_age_and_by_bytes(tmp_path: Path) -> None:

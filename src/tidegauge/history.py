@@ -85,6 +85,7 @@ class History:
         self.rules = rules
         self._read = read
         self._schema_of = schema_of
+        self._touched: set[Path] = set()  # made or replaced by a seal that is not over
         self.directory.mkdir(parents=True, exist_ok=True)
         self.journal.begin_history()
         self._clean()
@@ -107,6 +108,25 @@ class History:
 
     def seal(self) -> int:
         """Turn records into files, up to the rows of the rules; number of rows sealed."""
+        try:
+            return self._seal()
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Delete what a seal made or replaced and the manifest does not know: it would count twice.
+
+        Where that fails too, it is tried again after the next seal.
+        """
+        if not self._touched:
+            return
+        known = {self.directory / file["path"] for file in self.journal.files()}
+        for path in sorted(self._touched):
+            if path not in known:
+                path.unlink(missing_ok=True)
+            self._touched.remove(path)
+
+    def _seal(self) -> int:
         after = self.journal.sealed
         parts: dict[tuple[str, int], list[pa.Table]] = defaultdict(list)
         forgotten: list[tuple[int, Record]] = []
@@ -169,6 +189,7 @@ class History:
                 os.fsync(file.fileno())
             failpoint("seal_after_write")
             os.link(temporary, final)  # never over a file that is there
+            self._touched.add(final)
         finally:
             temporary.unlink(missing_ok=True)
         for parent in (folder, *(self.directory / each for each in place.parents)):
@@ -198,7 +219,7 @@ class History:
             if name not in table.column_names:
                 return None
             column = table[name]
-            gone = compute.is_in(column, value_set=ids.cast(column.type))
+            gone = compute.is_in(_texts(column), value_set=_texts(ids))
             return compute.invert(compute.and_(gone, compute.less(table[SEQUENCE], sequence)))
 
         for kind in KINDS:
@@ -220,6 +241,7 @@ class History:
                 stem = f"{path.name.partition('.')[0]}.{sequence:012}"
                 day = date.fromisoformat(file["date"])
                 made = [self._write(record.model, file["kind"], day, stem, rest)]
+            self._touched.add(path)
             self.journal.replace_files([file["path"]], made)
             path.unlink()
 
@@ -261,6 +283,11 @@ def _stamped(table: pa.Table, sequence: int, received: int) -> pa.Table:
     columns[SEQUENCE] = pa.repeat(pa.scalar(sequence, pa.int64()), n)
     columns[RECEIVED] = pa.repeat(pa.scalar(received, pa.timestamp("us", tz="UTC")), n)
     return pa.table(columns)
+
+
+def _texts(ids: Any) -> Any:
+    """Ids as text, to be compared with ids of any other type."""
+    return ids.cast(pa.string(), safe=False)  # bytes need not be UTF-8
 
 
 def _days(table: pa.Table, timestamp: str | None) -> pa.ChunkedArray:
