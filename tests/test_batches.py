@@ -145,6 +145,7 @@ BROKEN = {
     "wide vectors": (column(type=wire.DATA_TYPE_VECTOR, width=1 << 31), "vectors of 2147483648"),
     "no name": (column(name="", data=bytes(8)), "name"),
     "a long name": (column(name="x" * 300, data=bytes(8)), "name"),
+    "a name long in bytes": (column(name="é" * 200, data=bytes(8)), "256 bytes"),
     "a name twice": (
         wire.ColumnBatch(row_count=0, columns=[*column().columns, *column().columns]),
         "twice",
@@ -261,3 +262,19 @@ def test_limits_of_dictionaries_and_ids() -> None:
 def test_a_version_needs_a_column_of_the_schema() -> None:
     with pytest.raises(Refused, match="names no `model_version`"):
         batches.with_version(pa.record_batch({"x": [1]}), None, "v1")
+
+
+def test_what_the_wire_cannot_hold_is_not_packed() -> None:
+    fine = pa.array([1_000, 2_000], pa.timestamp("ns"))
+    batch = pa.record_batch({"t": fine})
+    assert batches.unpack(batches.pack(batch))["t"].cast(pa.int64()).to_pylist() == [1, 2]
+    finer = pa.record_batch({"t": pa.array([1_001, None], pa.timestamp("ns"))})
+    with pytest.raises(Refused, match=r"column 't': .*microseconds"):
+        batches.pack(finer)
+    vectors = pa.list_(pa.float32(), 2)
+    whole = pa.record_batch({"v": pa.array([[1, 2], None, [3, 4]], vectors)})
+    assert batches.unpack(batches.pack(whole)).to_pydict() == whole.to_pydict()
+    for first in (0, 1):
+        holes = pa.record_batch({"v": pa.array([[1, 2], None, [3, None]], vectors)}).slice(first)
+        with pytest.raises(Refused, match="column 'v': 1 members"):
+            batches.pack(holes)

@@ -138,7 +138,10 @@ def _pack_column(name: str, values: pa.Array) -> wire.Column:
     width = 0
     kind: int
     if pa.types.is_timestamp(type_):
-        values = values.cast(pa.timestamp("us", tz="UTC"))
+        try:
+            values = values.cast(pa.timestamp("us", tz="UTC"))
+        except pa.ArrowInvalid as error:
+            raise _column(name, f"{error}; microseconds are sent, cast it to them") from None
     if values.offset:
         values = pa.concat_arrays([values])  # buffers of a slice begin before its first value
         if values.offset:
@@ -161,6 +164,8 @@ def _pack_column(name: str, values: pa.Array) -> wire.Column:
         data = _bytes(buffers[2], end)
     elif pa.types.is_fixed_size_list(type_):
         kind, width = wire.DATA_TYPE_VECTOR, type_.list_size
+        if n_null := values.flatten().null_count:
+            raise _column(name, f"{n_null} members of vectors are null; make such a vector null")
         members = values.values.cast(pa.float32())
         data = _bytes(members.buffers()[1], 4 * n * width)
     elif pa.types.is_boolean(type_):
@@ -460,8 +465,8 @@ def _check_names(names: Sequence[str]) -> None:
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise _column(twice, "is there twice; each name once")
     for name in names:
-        if not name or len(name) > MAX_NAME_BYTES:
-            raise _column(name[:40], f"a name has 1 to {MAX_NAME_BYTES} characters")
+        if not 1 <= len(name.encode()) <= MAX_NAME_BYTES:
+            raise _column(name[:40], f"a name is UTF-8 text of 1 to {MAX_NAME_BYTES} bytes")
 
 
 def _valid(name: str, make: Callable[[], pa.Array]) -> pa.Array:
