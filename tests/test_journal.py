@@ -185,3 +185,11 @@ def test_errors_of_the_disk_have_names() -> None:
         (lmdb.CorruptedError("page"), "JOURNAL_DAMAGED"),
     ):
         assert journal_module._failure(error).reason == reason
+
+
+def test_marks_fail_in_the_words_of_the_journal(journal: Journal) -> None:
+    journal.commit([], {b"a\0x": b"1", b"b\0x": b"2"})
+    assert journal.marks(b"a") == {b"a\0x": b"1"}
+    journal._env.close()
+    with pytest.raises(JournalError):
+        journal.marks(b"a")

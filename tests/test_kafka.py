@@ -22,9 +22,10 @@ from served import (
 )
 
 import tidegauge as tg
-from tidegauge.journal import JournalError
-from tidegauge.server import batches
+from tidegauge.journal import Journal, JournalError
+from tidegauge.server import batches, kafka
 from tidegauge.server.config import ConfigError, Kafka, ModelConfig
+from tidegauge.server.kafka import KafkaDoor
 from tidegauge.server.serve import Server
 
 
@@ -213,6 +214,26 @@ def test_a_journal_that_cannot_be_written_is_waited_for(
         until(lambda: server.desk.refused["flights", "DISK_FULL"] > 0)
         server.desk.trouble = None
         until(lambda: account(server)["predictions"] == 10)
+
+
+def test_a_journal_that_cannot_be_read_is_waited_for(
+    tmp_path: Path, reference: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks, take, failed = Journal.marks, KafkaDoor.take, []
+
+    def fail_once(where: str, then: Any, *given: Any) -> Any:
+        if where not in failed:
+            failed.append(where)
+            raise JournalError("JOURNAL_FAILED", "Input/output error")
+        return then(*given)
+
+    with serving(tmp_path, reference, cluster) as server:
+        monkeypatch.setattr(kafka, "AGAIN", 0.05)
+        monkeypatch.setattr(Journal, "marks", lambda *a: fail_once("marks", marks, *a))
+        monkeypatch.setattr(KafkaDoor, "take", lambda *a: fail_once("take", take, *a))
+        cluster.put("made", *as_json(predictions(10)))
+        until(lambda: account(server)["predictions"] == 10)
+        assert failed == ["take", "marks"]
 
 
 def test_a_killed_server_goes_on_at_the_right_message(tmp_path: Path, cluster: Cluster) -> None:

@@ -338,7 +338,7 @@ class Journal:
     def marks(self, prefix: bytes) -> dict[bytes, bytes]:
         """Marks whose names begin so, by name."""
         found: dict[bytes, bytes] = {}
-        with self._env.begin(db=self._dbs["marks"]) as txn, txn.cursor() as cursor:
+        with _failures(), self._env.begin(db=self._dbs["marks"]) as txn, txn.cursor() as cursor:
             more = cursor.set_range(prefix)
             while more and cursor.key().startswith(prefix):
                 found[cursor.key()] = cursor.value()

@@ -21,7 +21,7 @@ from confluent_kafka import (
 )
 from google.protobuf.message import DecodeError
 
-from tidegauge.journal import OUTCOMES, PREDICTIONS
+from tidegauge.journal import OUTCOMES, PREDICTIONS, JournalError
 from tidegauge.schema import Schema
 from tidegauge.server import batches
 from tidegauge.server.batches import MAX_CELLS
@@ -158,7 +158,7 @@ class KafkaDoor:
                 try:
                     consumer = self._open()
                     break
-                except KafkaException as error:
+                except (JournalError, KafkaException) as error:
                     log.error("the consumer cannot be made: %s", error)
 
     def _consume(self, consumer: Any) -> None:
