@@ -30,6 +30,7 @@ import tidegauge as tg
 from tidegauge.server import batches
 from tidegauge.server.config import ModelConfig
 from tidegauge.server.serve import Server
+from tidegauge.server.service import IngestService
 from tidegauge.v1 import admin_pb2, ingest_pb2, query_pb2
 
 
@@ -131,6 +132,28 @@ def test_a_stream_answers_in_order_and_survives_what_it_refuses(caller: Caller) 
     found = details(status_pb2.Status.FromString(replies[1].error))
     assert "score" in found["BadRequest"].field_violations[0].description
     assert caller.account()["matched"] == 60
+
+
+def test_a_stream_that_breaks_does_not_end_as_if_all_were_well(
+    server: Server, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = IngestService.write
+
+    def fail_on_b(self, kind, request, authorization):
+        if request.request_id == "b":
+            raise MemoryError
+        return write(self, kind, request, authorization)
+
+    monkeypatch.setattr(IngestService, "write", fail_on_b)
+    replies = caller.ingest.StreamWrite(
+        ingest_pb2.StreamWriteRequest(
+            predictions=write_predictions(predictions(9), request_id=name)
+        )
+        for name in "abc"
+    )
+    assert next(replies).outcome.accepted == 9
+    found = refused(lambda: next(replies), grpc.StatusCode.INTERNAL)
+    assert "MemoryError" in found["message"]
 
 
 def test_versions_are_named_by_the_request_where_rows_name_none(caller: Caller) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 import pyarrow as pa
@@ -49,6 +49,8 @@ FOREVER = 1 << 62
 WINDOW = 64  # requests of one stream that may wait for their replies
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+# Of a stream: what came of a request, what broke the stream, or its end.
+_Entry: TypeAlias = "tuple[str, Future[Answer] | Refused] | Exception | None"
 
 
 # -- how a refusal looks on the wire ---------------------------------------------------------------
@@ -194,7 +196,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             raise Refused(
                 "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
             )
-        answers: queue.Queue[tuple[str, Future[Answer] | Refused] | None] = queue.Queue(WINDOW)
+        answers: queue.Queue[_Entry] = queue.Queue(WINDOW)
         gone = threading.Event()
         context.add_callback(gone.set)
         reader = threading.Thread(
@@ -206,6 +208,8 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         try:
             reader.start()
             while (entry := answers.get()) is not None:
+                if isinstance(entry, Exception):
+                    raise entry
                 yield stream_response(*entry)
         finally:
             gone.set()
@@ -218,10 +222,11 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self,
         requests: Iterator[ingest_pb2.StreamWriteRequest],
         authorization: str,
-        answers: queue.Queue[tuple[str, Future[Answer] | Refused] | None],
+        answers: queue.Queue[_Entry],
         gone: threading.Event,
     ) -> None:
         """Hand the requests of a stream to the desk as they come."""
+        end: Exception | None = None
         try:
             for request in requests:
                 if gone.is_set():
@@ -236,10 +241,10 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                 answers.put((body.request_id, entry))
         except grpc.RpcError:
             pass  # the client is gone; what it has sent is counted, what it has not is its own
-        except Exception:
-            log.exception("a stream failed")
+        except Exception as error:
+            end = error
         finally:
-            answers.put(None)
+            answers.put(end)
 
 
 def written(response: Callable[..., Response], answer: Answer) -> Response:
