@@ -64,10 +64,11 @@ struct Front::State {
   int port = 0;
 
   std::mutex mutex;
-  std::condition_variable came;
+  std::condition_variable came, ended;
   bool stopping = false;
   std::uint64_t next = 0;
   std::size_t waiting_bytes = 0;
+  std::size_t under_way = 0;  // exchanges; an operation of theirs needs the queue
   std::deque<Call> waiting;
   std::unordered_map<std::uint64_t, Exchange*> open;  // read, and not answered yet
 
@@ -75,6 +76,7 @@ struct Front::State {
     const std::lock_guard held(mutex);
     if (stopping) return;
     auto* exchange = new Exchange;  // the completion queue owns it until its last step
+    ++under_way;
     service.RequestCall(&exchange->context, &exchange->stream, queue.get(), queue.get(), exchange);
   }
 
@@ -87,10 +89,7 @@ struct Front::State {
   void proceed(Exchange* exchange, bool ok) {
     switch (exchange->step) {
       case Exchange::Step::kMatch:
-        if (!ok) {  // the server stops
-          delete exchange;
-          return;
-        }
+        if (!ok) return drop(exchange);  // the server stops
         ask();
         match(exchange);
         return;
@@ -101,8 +100,14 @@ struct Front::State {
         }
         offer(exchange);
         return;
-      case Exchange::Step::kEnd: delete exchange; return;
+      case Exchange::Step::kEnd: return drop(exchange);
     }
+  }
+
+  void drop(Exchange* exchange) {
+    delete exchange;
+    const std::lock_guard held(mutex);
+    if (--under_way == 0) ended.notify_all();
   }
 
   void match(Exchange* exchange) {
@@ -231,6 +236,10 @@ void Front::stop(int grace_ms) {
     for (const auto& [id, exchange] : state.open) left.push_back(id);
   }
   for (const std::uint64_t id : left) refuse(id, state.options.busy);
+  {
+    std::unique_lock held(state.mutex);  // an answer may be between its `close` and its operation
+    state.ended.wait(held, [&state] { return state.under_way == 0; });
+  }
   state.queue->Shutdown();
   state.poller.join();
 }
