@@ -13,7 +13,7 @@ import pytest
 from faults import send
 from served import predictions, reference_file, until
 
-from tidegauge.journal import COLUMNS, OUTCOMES, PREDICTIONS, Journal, JournalError
+from tidegauge.journal import COLUMNS, OUTCOMES, PREDICTIONS, Journal, JournalError, Record, Reply
 from tidegauge.server import batches
 from tidegauge.server.desk import Desk
 from tidegauge.server.refused import Refused
@@ -93,6 +93,44 @@ def test_an_error_while_counting_is_undone(desk: Desk, monkeypatch: pytest.Monke
     until(lambda: desk.models["flights"].monitor is not monitor and desk.trouble is None)
     assert desk.models["flights"].monitor.account.labels == 0
     assert send(desk, 0, OUTCOMES).result().accepted == 40
+
+
+def test_no_state_is_stored_of_what_was_not_committed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(desk, 0, PREDICTIONS).result()
+    assert desk.checkpoint() == desk.journal.sequence
+
+    def fail(*_: object) -> None:
+        raise JournalError("JOURNAL_FAILED", "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "commit", fail)
+        patch.setattr(Journal, "reopen", fail)
+        assert refusal(send(desk, 1, PREDICTIONS)).reason == "JOURNAL_FAILED"
+        with pytest.raises(JournalError) as caught:
+            desk.checkpoint()
+        assert caught.value.reason == "RECOVERING"
+    until(lambda: desk.trouble is None and desk.models["flights"].monitor.account.predictions == 40)
+    assert desk.checkpoint() == desk.journal.sequence
+    assert send(desk, 1, PREDICTIONS).result().accepted == 40
+
+
+@pytest.mark.parametrize("model_is_there", [True, False])
+def test_records_that_cannot_be_counted_again_are_an_error_of_the_journal(
+    tmp_path: Path, model_is_there: bool
+) -> None:
+    if model_is_there:
+        open_desk(tmp_path).close()
+    body = b"no columns" if model_is_there else batches.pack(predictions(1)).SerializeToString()
+    record = Record(PREDICTIONS, COLUMNS, "flights", "", "r1", 0, 0, body)
+    with Journal(tmp_path / "data", limit=1 << 26) as journal:
+        journal.commit([(record, Reply(journal.sequence + 1, 0, 0, 1, 0, 0, 0))])
+    for _ in range(2):  # the first one lets the directory go
+        said = "not any more" if model_is_there else "the record that added the model is damaged"
+        with pytest.raises(JournalError, match=f"'r1' .*{said}") as caught:
+            Desk(Journal(tmp_path / "data", limit=1 << 26))
+        assert caught.value.reason == "JOURNAL_FAILED"
 
 
 def test_a_full_disk_refuses_with_a_reason_until_there_is_room(

@@ -179,10 +179,15 @@ class Desk:
         self._change = threading.Condition()
         self._draining = False
         self._turn = threading.RLock()  # held while a group is counted and written
+        self._ahead = False  # whether memory holds counts that the disk may not
         self._since_checkpoint = 0
         self._listeners: list[Callable[[], None]] = []
         self._writer = threading.Thread(target=self._run, name="tidegauge-writer", daemon=True)
-        self._recover()
+        try:
+            self._recover()
+        except BaseException:
+            journal.close()
+            raise
         self._writer.start()
 
     # -- the entrance ------------------------------------------------------------------------------
@@ -422,8 +427,10 @@ class Desk:
                 fresh = self._without_repeats(group)
                 if fresh:
                     self.journal.check_room(size)
+                    self._ahead = True
                     counted = self._count(fresh)
                     self._commit(counted)
+                    self._ahead = False
                     written = counted
         except NoRoom as error:  # found before anything was counted
             self._fail(group, unavailable(error))
@@ -636,6 +643,7 @@ class Desk:
                 run = []
         self._replay(run)
         self.models = self._counting
+        self._ahead = False
         self._since_checkpoint = size
         if n or stored:
             log.info(
@@ -646,10 +654,18 @@ class Desk:
             )
 
     def _reread(self, record: Record) -> _Order:
-        if record.kind == MODEL:
-            return _Order(record, self._new_monitor(record.body), 0)
-        watched = self._counting[record.model]
-        rows = self._checked(watched, record.kind, record.encoding, record.body, record.version)
+        try:
+            if record.kind == MODEL:
+                return _Order(record, self._new_monitor(record.body), 0)
+            if (watched := self._counting.get(record.model)) is None:
+                raise JournalError(
+                    "JOURNAL_FAILED",
+                    f"request {record.request_id!r} is of model {record.model!r}, and the record "
+                    "that added the model is damaged; start from the last copy of the directory",
+                )
+            rows = self._checked(watched, record.kind, record.encoding, record.body, record.version)
+        except Refused as refusal:
+            raise _no_longer(record, refusal) from None
         return _Order(record, rows, 0)
 
     def _replay(self, run: Sequence[_Order]) -> None:
@@ -657,17 +673,21 @@ class Desk:
             return
         for order, outcome in zip(run, self._count_run(run), strict=True):
             if isinstance(outcome, Refused):
-                raise JournalError(
-                    "JOURNAL_FAILED",
-                    f"request {order.record.request_id!r} of model {order.record.model!r} was "
-                    f"accepted once and is not any more: {outcome}",
-                )
+                raise _no_longer(order.record, outcome)
 
     # -- the state ---------------------------------------------------------------------------------
 
     def checkpoint(self) -> int:
-        """Store the state, so that a start replays less; number of the last record in it."""
+        """Store the state, so that a start replays less; number of the last record in it.
+
+        Raises
+        ------
+        JournalError
+            When it cannot be written, or memory is ahead of the disk after a failure.
+        """
         with self._turn:
+            if self._ahead:
+                raise JournalError("RECOVERING", "the server is recovering from an error")
             sequence = self.journal.sequence
             models = [
                 (name, watched.dropped, watched.monitor.state())
@@ -794,6 +814,14 @@ def unavailable(error: JournalError) -> Refused:
     full = error.reason in ("DISK_FULL", "JOURNAL_FULL")
     code: Code = "RESOURCE_EXHAUSTED" if full else "UNAVAILABLE"
     return Refused(code, error.reason, str(error), retry_after=RETRY_AFTER)
+
+
+def _no_longer(record: Record, refusal: Refused) -> JournalError:
+    return JournalError(
+        "JOURNAL_FAILED",
+        f"request {record.request_id!r} of model {record.model!r} was accepted once and is not any "
+        f"more: {refusal}",
+    )
 
 
 def _unexpected(error: Exception, n: int) -> Refused:
