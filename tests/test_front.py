@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,9 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from served import Caller, config, outcomes, predictions, reference_file, until, write_predictions
 
-from tidegauge.server.config import Config, ConfigError, ModelConfig, Token, config_of
+from tidegauge.journal import JournalError
+from tidegauge.server import serve
+from tidegauge.server.config import Config, ConfigError, Listen, ModelConfig, Token, config_of
 from tidegauge.server.config import Front as FrontConfig
 from tidegauge.server.security import new_token
 from tidegauge.server.serve import Server
@@ -187,6 +190,29 @@ def test_a_package_without_it_says_what_it_takes(
 def test_an_address_that_cannot_be_is_refused(tmp_path: Path, address: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Server(fronted(tmp_path, front=FrontConfig(address)))
+
+
+@built
+def test_a_server_that_cannot_start_says_why_and_lets_everything_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise JournalError("JOURNAL_FAILED", "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(serve, "open_doors", fail)
+        with pytest.raises(JournalError, match="Input/output error"):
+            Server(fronted(tmp_path))
+    assert not [each for each in threading.enumerate() if each.name == "tidegauge-front"]
+    Server(fronted(tmp_path)).stop()
+
+
+def test_a_port_that_is_taken_is_named(server: Server, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{server.port}"
+    (tmp_path / "other").mkdir()
+    other = fronted(tmp_path / "other", listen=Listen(address), front=None)
+    with pytest.raises(ConfigError, match=f"{address} cannot be listened on"):
+        Server(other)
 
 
 def test_the_table_names_its_address() -> None:

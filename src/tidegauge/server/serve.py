@@ -95,16 +95,10 @@ class Server:
                 self.desk.open_history(storage.directory / "history", rules_of(config.history))
             self._health = health.HealthServicer()
             self._server = self._make_server()
-            if secret is None:
-                self.port = self._server.add_insecure_port(listen.address)
-            else:
-                self.port = self._server.add_secure_port(listen.address, secret)
+            self.port = self._listen(secret)
             if config.front is not None:
                 self.front = Front(config, self._ingest)
             self.doors = open_doors(self.desk, Gate(config.tokens), config)
-        except RuntimeError as error:
-            self.desk.close()
-            raise ConfigError(f"{listen.address} cannot be listened on: {error}") from None
         except BaseException:
             if self.front is not None:
                 self.front.stop(0.0)
@@ -175,6 +169,16 @@ class Server:
             names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, server)
         return server
+
+    def _listen(self, secret: grpc.ServerCredentials | None) -> int:
+        """Take the port; which one it is."""
+        address = self.config.listen.address
+        try:
+            if secret is None:
+                return int(self._server.add_insecure_port(address))
+            return int(self._server.add_secure_port(address, secret))
+        except RuntimeError as error:
+            raise ConfigError(f"{address} cannot be listened on: {error}") from None
 
     def _tell_health(self) -> None:
         """Let the health service say whether requests are taken."""
