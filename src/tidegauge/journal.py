@@ -410,22 +410,20 @@ class Journal:
             return int(txn.stat(self._dbs["quarantine"])["entries"])
 
     def delete_records(self, until: int) -> None:
-        """Delete records up to a number, a few megabytes a transaction."""
+        """Delete records up to a number."""
+        with _failures():
+            self._delete("log", _NUMBER.pack(until + 1))
+
+    def _delete(self, name: str, end: bytes) -> None:
+        """Delete the values whose keys come before an end, a few megabytes a transaction."""
         more = True
         while more:
             size = 0
-            with (
-                _failures(),
-                self._env.begin(write=True) as txn,
-                txn.cursor(db=self._dbs["log"]) as cursor,
-            ):
-                more = cursor.first()
+            with self._env.begin(write=True) as txn, txn.cursor(db=self._dbs[name]) as cursor:
+                more = cursor.first() and cursor.key() < end
                 while more and size < 16 * STEP:
-                    if _NUMBER.unpack(cursor.key())[0] > until:
-                        more = False
-                        break
                     size += len(cursor.value())
-                    more = cursor.delete() and bool(cursor.key())
+                    more = cursor.delete() and b"" < cursor.key() < end
 
     # -- state -------------------------------------------------------------------------------------
 
@@ -446,22 +444,9 @@ class Journal:
             with self._env.begin(write=True) as txn:
                 self._put(txn, "checkpoint", {**about, "number": number, "chunks": n_chunks})
             failpoint("checkpoint_after_sync")
-            self._delete_states(number)
+            # older ones, and ones that were never finished: those have lower numbers too
+            self._delete("state", _PLACE.pack(number, 0))
         log.info("state at record %s stored", about["sequence"])
-
-    def _delete_states(self, keep: int) -> None:
-        """Delete all states but one: older ones, and ones that were never finished."""
-        more = True
-        while more:
-            size = 0
-            with self._env.begin(write=True) as txn, txn.cursor(db=self._dbs["state"]) as cursor:
-                more = cursor.first()
-                while more and size < 16 * STEP:
-                    if _PLACE.unpack(cursor.key())[0] == keep:
-                        more = cursor.set_range(_PLACE.pack(keep + 1, 0))
-                        continue
-                    size += len(cursor.value())
-                    more = cursor.delete() and bool(cursor.key())
 
     def read_state(self) -> tuple[dict[str, Any], bytes] | None:
         """Read the stored state, None before the first.
@@ -515,8 +500,7 @@ class Journal:
     def seal(self, until: int, files: Sequence[dict[str, Any]]) -> None:
         """Say that records up to a number are in these files."""
         with _failures(), self._env.begin(write=True) as txn:
-            for file in files:
-                txn.put(file["path"].encode(), json.dumps(file).encode(), db=self._dbs["manifest"])
+            self._add_files(txn, files)
             self._put(txn, "sealed", until)
             failpoint("seal_after_manifest")
 
@@ -530,8 +514,11 @@ class Journal:
         with _failures(), self._env.begin(write=True, db=self._dbs["manifest"]) as txn:
             for path in removed:
                 txn.delete(path.encode())
-            for file in added:
-                txn.put(file["path"].encode(), json.dumps(file).encode())
+            self._add_files(txn, added)
+
+    def _add_files(self, txn: Any, files: Sequence[dict[str, Any]]) -> None:
+        for file in files:
+            txn.put(file["path"].encode(), json.dumps(file).encode(), db=self._dbs["manifest"])
 
     # -- room --------------------------------------------------------------------------------------
 
