@@ -28,6 +28,7 @@ from tidegauge.history import Rules
 from tidegauge.journal import COLUMNS, OUTCOMES, PREDICTIONS, Journal, JournalError
 from tidegauge.server import batches
 from tidegauge.server.desk import Desk
+from tidegauge.v1.admin_pb2 import PutModelRequest
 
 ROWS = 40
 IN_FLIGHT = 4  # batches that are sent before the first of them must be acknowledged
@@ -49,7 +50,8 @@ def open_desk(directory: Path) -> Desk:
     desk = Desk(journal)
     desk.open_history(directory / "history", Rules(rows=20 * ROWS))
     if "flights" not in desk.models:
-        desk.put_model("flights", reference_file(directory).read_bytes(), {}).result()
+        asked = PutModelRequest(name="flights", reference=reference_file(directory).read_bytes())
+        desk.put_model(asked).result()
     return desk
 
 

@@ -17,6 +17,7 @@ from tidegauge.journal import COLUMNS, OUTCOMES, PREDICTIONS, Journal, JournalEr
 from tidegauge.server import batches
 from tidegauge.server.desk import Desk
 from tidegauge.server.refused import Refused
+from tidegauge.v1.admin_pb2 import PutModelRequest
 
 
 def test_nothing_acknowledged_is_lost_or_counted_twice_by_kills() -> None:
@@ -36,7 +37,8 @@ def test_nothing_acknowledged_is_lost_or_counted_twice_by_kills() -> None:
 
 def open_desk(directory: Path, *, limit: int = 1 << 26, **settings: int) -> Desk:
     desk = Desk(Journal(directory / "data", limit=limit, durability="process"), **settings)
-    desk.put_model("flights", reference_file(directory).read_bytes(), {}).result()
+    asked = PutModelRequest(name="flights", reference=reference_file(directory).read_bytes())
+    desk.put_model(asked).result()
     return desk
 
 

@@ -18,6 +18,7 @@ from tidegauge.history import Rules
 from tidegauge.journal import COLUMNS, FORGET, OUTCOMES, PREDICTIONS, Journal, JournalError
 from tidegauge.server import batches
 from tidegauge.server.desk import Desk
+from tidegauge.v1.admin_pb2 import PutModelRequest
 
 
 def open_desk(directory: Path, *, kept: bool = True, **rules: Any) -> Desk:
@@ -25,7 +26,8 @@ def open_desk(directory: Path, *, kept: bool = True, **rules: Any) -> Desk:
     if kept:
         desk.open_history(directory / "history", Rules(**rules))
     if "flights" not in desk.models:
-        desk.put_model("flights", reference_file(directory).read_bytes(), {}).result()
+        asked = PutModelRequest(name="flights", reference=reference_file(directory).read_bytes())
+        desk.put_model(asked).result()
     return desk
 
 

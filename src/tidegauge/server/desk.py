@@ -131,10 +131,10 @@ class _Order:
     answer: Future[Answer] = field(default_factory=Future)
     counts: Counts = (0, 0, 0)
     followers: list[_Order] = field(default_factory=list)
+    n_bytes: int = field(init=False)  # that it takes while it waits
 
-    @property
-    def n_bytes(self) -> int:
-        return len(self.record.body) + _size_of(self.marks) + REQUEST_BYTES
+    def __post_init__(self) -> None:
+        self.n_bytes = _size_of(self.record.body, self.marks)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -252,7 +252,7 @@ class Desk:
                     f"written for {schema_fingerprint}; ask ListModels for the schema",
                     metadata={"schema_fingerprint": str(watched.fingerprint)},
                 )
-            size = len(body) + _size_of(marks) + REQUEST_BYTES
+            size = _size_of(body, marks)
             self._reserve(size)
             try:
                 table = self._checked(watched, kind, encoding, body, version, rows)
@@ -300,32 +300,19 @@ class Desk:
             found, schema.model_version if kind == PREDICTIONS else None, version
         )
 
-    def put_model(
-        self, name: str, reference: bytes, settings: Mapping[str, Any], request_id: str = ""
-    ) -> Future[Answer]:
-        """Add a model; the settings are those of a Monitor."""
-        _check_model_name(name)
-        document = admin_pb2.PutModelRequest(
-            name=name,
-            reference=reference,
-            window=settings.get("window") or "",
-            lateness=settings.get("lateness") or "",
-            retention={
-                width: age or "" for width, age in (settings.get("retention") or {}).items()
-            },
-            sample_rows=settings.get("sample_rows") or 0,
-        )
-        body = document.SerializeToString(deterministic=True)
-        monitor = self._new_monitor(body)
+    def put_model(self, asked: admin_pb2.PutModelRequest) -> Future[Answer]:
+        """Add a model."""
+        _check_model_name(asked.name)
+        monitor = self._new_monitor(asked)
+        body = asked.SerializeToString(deterministic=True)
         now = time.time_ns() // 1000
-        record = Record(MODEL, DOCUMENT, name, "", request_id, now, 0, body)
+        record = Record(MODEL, DOCUMENT, asked.name, "", "", now, 0, body)
         order = _Order(record, monitor, google_crc32c.value(body))
         self._reserve(order.n_bytes)
         self._enqueue(order)
         return order.answer
 
-    def _new_monitor(self, body: bytes) -> Monitor:
-        asked = admin_pb2.PutModelRequest.FromString(body)
+    def _new_monitor(self, asked: admin_pb2.PutModelRequest) -> Monitor:
         retention = {width: age or None for width, age in asked.retention.items()}
         try:
             return Monitor(
@@ -520,7 +507,7 @@ class Desk:
                     done.append(order)
         return done
 
-    def _count_run(self, run: Sequence[_Order]) -> list[Counts | Refused]:
+    def _count_run(self, run: Sequence[_Order]) -> Sequence[Counts | Refused]:
         """Count requests of one model, kind and shape: together, and one by one if that fails."""
         kind, name = run[0].record.kind, run[0].record.model
         if kind == MODEL:
@@ -656,7 +643,8 @@ class Desk:
     def _reread(self, record: Record) -> _Order:
         try:
             if record.kind == MODEL:
-                return _Order(record, self._new_monitor(record.body), 0)
+                asked = admin_pb2.PutModelRequest.FromString(record.body)
+                return _Order(record, self._new_monitor(asked), 0)
             if (watched := self._counting.get(record.model)) is None:
                 raise JournalError(
                     "JOURNAL_FAILED",
@@ -789,8 +777,10 @@ class Desk:
             self.journal.close()
 
 
-def _size_of(marks: Mapping[bytes, bytes | None]) -> int:
-    return sum(len(name) + len(value or b"") for name, value in marks.items())
+def _size_of(body: bytes, marks: Mapping[bytes, bytes | None]) -> int:
+    """Bytes that a request takes while it waits."""
+    kept = sum(len(name) + len(value or b"") for name, value in marks.items())
+    return len(body) + kept + REQUEST_BYTES
 
 
 def decode(encoding: int, body: bytes) -> Table:
@@ -918,7 +908,7 @@ def n_rows_of(rows: Rows) -> int:
     return rows.n_rows if isinstance(rows, PackedBatch) else int(rows.num_rows)
 
 
-def _count_together(monitor: Monitor, parts: Sequence[Rows]) -> list[Counts | Refused]:
+def _count_together(monitor: Monitor, parts: Sequence[Rows]) -> list[Counts]:
     taken = monitor.log_rows(_joined(parts))
     ends = np.cumsum([n_rows_of(part) for part in parts])
     found = np.split(taken, ends[:-1])
@@ -926,8 +916,7 @@ def _count_together(monitor: Monitor, parts: Sequence[Rows]) -> list[Counts | Re
 
 
 def _count_predictions(monitor: Monitor, rows: Rows) -> Counts:
-    taken = monitor.log_rows(_joined([rows]))
-    return len(taken), len(taken) - int(np.count_nonzero(taken)), 0
+    return _count_together(monitor, [rows])[0]
 
 
 def _count_outcomes(monitor: Monitor, rows: Rows) -> Counts:

@@ -90,7 +90,8 @@ class Server:
         self.front: Front | None = None
         try:
             self._put_models()
-            self._ingest = IngestService(self.desk, Gate(config.tokens), listen.streams)
+            self._gate = Gate(config.tokens)
+            self._ingest = IngestService(self.desk, self._gate, listen.streams)
             if config.history.enabled:
                 self.desk.open_history(storage.directory / "history", rules_of(config.history))
             self._health = health.HealthServicer()
@@ -98,7 +99,7 @@ class Server:
             self.port = self._listen(secret)
             if config.front is not None:
                 self.front = Front(config, self._ingest)
-            self.doors = open_doors(self.desk, Gate(config.tokens), config)
+            self.doors = open_doors(self.desk, self._gate, config)
         except BaseException:
             if self.front is not None:
                 self.front.stop(0.0)
@@ -119,14 +120,16 @@ class Server:
                 reference = model.reference.read_bytes()
             except OSError as error:
                 raise ConfigError(f"[models.{name}] {model.reference}: {error.strerror}") from None
-            settings = {
-                "window": model.window,
-                "lateness": model.lateness,
-                "retention": dict(model.retention),
-                "sample_rows": model.sample_rows,
-            }
             if (watched := self.desk.models.get(name)) is None:
-                self.desk.put_model(name, reference, settings).result()
+                asked = admin_pb2.PutModelRequest(
+                    name=name,
+                    reference=reference,
+                    window=model.window or "",
+                    lateness=model.lateness,
+                    retention=model.retention,
+                    sample_rows=model.sample_rows,
+                )
+                self.desk.put_model(asked).result()
                 continue
             monitor = self.desk.read_reference(reference)
             if fingerprint(monitor.schema.to_toml()) != watched.fingerprint or (
@@ -157,13 +160,14 @@ class Server:
                 ("grpc.max_concurrent_streams", 256),
             ],
         )
-        gate = Gate(self.config.tokens)
         ingest_pb2_grpc.add_IngestServiceServicer_to_server(self._ingest, server)
         onnx = {name: model.onnx for name, model in self.config.models.items() if model.onnx}
         query_pb2_grpc.add_QueryServiceServicer_to_server(
-            QueryService(self.desk, gate, onnx), server
+            QueryService(self.desk, self._gate, onnx), server
         )
-        admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self.desk, gate), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(
+            AdminService(self.desk, self._gate), server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if listen.reflection:
             names = [*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME]

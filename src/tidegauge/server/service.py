@@ -496,13 +496,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.PutModelResponse:
         """Add a model."""
         self._gate.check(_authorization(context), "admin", request.name)
-        settings = {
-            "window": request.window,
-            "lateness": request.lateness,
-            "retention": dict(request.retention),
-            "sample_rows": request.sample_rows,
-        }
-        self._desk.put_model(request.name, request.reference, settings).result()
+        self._desk.put_model(request).result()
         return admin_pb2.PutModelResponse(model=_model_of(request.name, self._desk))
 
     @_rpc
