@@ -224,6 +224,29 @@ def test_large_rows_go_in_smaller_requests(door):
     assert sorted(row["id"] for row in door.rows("predictions")) == list(range(40))
 
 
+def test_many_wide_rows_go_in_several_messages():
+    row = dict.fromkeys(map(str, range(1_100)))
+    found = [unpack(batch).num_rows for batch in pack_rows([row] * 1_000, pytest.fail)]
+    assert len(found) > 1
+    assert sum(found) == 1_000
+
+
+def test_tables_of_uneven_rows_go_in_small_requests(door):
+    """The mean of their rows says little of the first ones, or of a dictionary that all share."""
+    n = 60_000
+    uneven = pa.table({"id": np.arange(n), "text": ["x" * 100_000] * 20 + ["y"] * (n - 20)})
+    texts = pa.DictionaryArray.from_arrays(np.arange(n), [f"{i:030}" for i in range(n)])
+    shared = pa.table({"id": np.arange(n, 2 * n), "text": texts})
+    with Client(door.target, model="m") as client:
+        assert client.log(uneven) == client.log(shared) == n
+        assert client.flush(SOON)
+    requests = door.requests("predictions")
+    assert max(request.ByteSize() for request in requests) <= sender_module.MAX_MESSAGE
+    assert len(requests) < 50
+    ids = pa.chunked_array([batch["id"] for batch in door.batches("predictions")])
+    assert np.array_equal(np.sort(ids.to_numpy()), np.arange(2 * n))
+
+
 def test_the_time_of_the_call_is_filled_in(door):
     before = datetime.now(UTC)
     with Client(door.target, model="m", timestamp="time") as client:

@@ -325,10 +325,9 @@ class Client:
         for batch in table.to_batches(max_chunksize=max(int(rows), 1)):
             if batch.num_rows:
                 try:
-                    packed = pack(batch)
+                    yield from sender.cutter.cut(pile.lane, pack(batch), monotonic())
                 except Refused as error:
                     raise DataError(str(error)) from None
-                yield sender.cutter.cut(pile.lane, packed, monotonic())
 
     def watch(
         self, *, prediction: str | None = None, prediction_id: str | None = None

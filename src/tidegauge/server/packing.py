@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidegauge._core import DataError
+from tidegauge.server.batches import MAX_CELLS
 from tidegauge.server.row import KINDS, Kind, Row
 from tidegauge.v1 import batch_pb2 as wire
 
@@ -35,7 +36,9 @@ def pack_rows(
     [2, 1]
     """
     for names, alike in _by(rows, _names):
-        yield from _pack(names, alike, refuse)
+        most = max(1, MAX_CELLS // len(names))  # of one message
+        for start in range(0, len(alike), most):
+            yield from _pack(names, alike[start : start + most], refuse)
 
 
 def _names(row: Row) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import pyarrow as pa
+
 from tidegauge.server.batches import pack, unpack
 from tidegauge.server.packing import pack_rows
 from tidegauge.server.row import Row
@@ -44,19 +46,35 @@ class Cutter:
         self._model = model
         self._version = version
 
-    def cut(self, lane: Lane, batch: batch_pb2.ColumnBatch, born: float) -> Request:
-        """One request of a batch."""
+    def cut(self, lane: Lane, batch: batch_pb2.ColumnBatch, born: float) -> Iterator[Request]:
+        """Requests of a batch, none larger than MAX_MESSAGE unless it is a single row."""
         request = REQUESTS[lane](model=self._model, request_id=uuid4().hex, columns=batch)
         if lane == "predictions":
             request.model_version = self._version
-        return Request(lane, request.request_id, request.SerializeToString(), batch.row_count, born)
+        body = request.SerializeToString()
+        if len(body) <= MAX_MESSAGE or batch.row_count == 1:
+            yield Request(lane, request.request_id, body, batch.row_count, born)
+            return
+        for half in halves(batch):
+            yield from self.cut(lane, half, born)
 
 
 def halves(batch: batch_pb2.ColumnBatch) -> list[batch_pb2.ColumnBatch]:
-    """The first and the second half of the rows of a batch."""
+    """The first and the second half of the rows of a batch, each with its own dictionaries."""
     rows = unpack(batch)
     middle = rows.num_rows // 2
-    return [pack(rows.slice(0, middle)), pack(rows.slice(middle))]
+    return [pack(_own(rows.slice(0, middle))), pack(_own(rows.slice(middle)))]
+
+
+def _own(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows whose dictionaries hold what they use: a half is smaller than the whole."""
+    columns = [
+        column.dictionary_decode().dictionary_encode()
+        if pa.types.is_dictionary(column.type)
+        else column
+        for column in rows.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
 
 
 class Sender:
@@ -217,7 +235,7 @@ class Sender:
 
         try:
             for batch in pack_rows(rows, refuse):
-                for request in self._requests(pile, batch):
+                for request in self.cutter.cut(pile.lane, batch, pile.since):
                     self._queue(request)
                     made += len(request.body)
                 left -= batch.row_count
@@ -227,15 +245,6 @@ class Sender:
                 self._waiting.taken -= left
                 self._waiting.drop("refused", left)
         return made
-
-    def _requests(self, pile: Pile, batch: batch_pb2.ColumnBatch) -> Iterator[Request]:
-        """Requests of a batch, smaller ones where it is large."""
-        request = self.cutter.cut(pile.lane, batch, pile.since)
-        if len(request.body) <= MAX_MESSAGE or request.rows == 1:
-            yield request
-            return
-        for half in halves(batch):
-            yield from self._requests(pile, half)
 
     def _refuse(self, why: str) -> None:
         """Count a row that has no form on the wire."""
