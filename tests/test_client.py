@@ -450,6 +450,26 @@ def test_faulty_rows_are_found_and_the_others_are_counted(server, caplog):
     assert len([r for r in caplog.records if "refuses events" in r.getMessage()]) == 1
 
 
+def test_an_id_that_is_too_long_is_found_and_the_others_are_counted(server):
+    with Client(f"localhost:{server.port}", model="flights") as client:
+        for row in predictions(100).to_pylist():
+            client.log(row | {"id": "x" * 300 if row["id"] == 17 else str(row["id"])})
+        assert client.flush(SOON)
+        stats = client.stats()
+    assert Caller(f"127.0.0.1:{server.port}").account()["predictions"] == 99
+    assert (stats.refused, stats.delivered, stats.balanced) == (1, 99, True)
+
+
+def test_a_column_that_is_wrong_for_every_row_is_not_halved(server):
+    with Client(f"localhost:{server.port}", model="flights") as client:
+        for i in range(10):
+            client.log({"id": i, "x" * 300: 1})
+        assert client.flush(SOON)
+        stats = client.stats()
+    assert (stats.refused, stats.delivered, stats.balanced) == (10, 0, True)
+    assert sum(server.desk.refused.values()) == 1
+
+
 def test_a_service_that_is_wrong_altogether_is_not_halved_for_ever(server, monkeypatch):
     monkeypatch.setattr(sender_module, "SPLITS", 5)
     with Client(f"localhost:{server.port}", model="flights") as client:

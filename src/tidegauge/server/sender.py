@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from tidegauge.server.batches import pack, unpack
 from tidegauge.server.packing import pack_rows
+from tidegauge.server.refused import Refused
 from tidegauge.server.row import Row
 from tidegauge.server.spill import Spill
 from tidegauge.server.transport import REQUESTS, Address, Failed, Kept, Transport, tail, verdict
@@ -378,11 +379,12 @@ class Sender:
         match answer:
             case Kept() as kept:
                 self._keep(request, kept, now)
-            case Failed(reason="INVALID_ROWS") if self._may_split(request):
-                self._split(request)
+            case Failed(reason="INVALID_ROWS" | "INVALID_COLUMN") as failed if self._may_split(
+                request
+            ):
+                self._split(request, failed)
             case Failed(again=False) as failed:
-                self._give_up(request, "refused")
-                self._say_once("refused", f"the server refuses events: {failed.why}")
+                self._accept_refusal(request, failed)
             case failed:
                 self._outbox[request.lane].appendleft(request)
                 if not self._halt:
@@ -409,13 +411,22 @@ class Sender:
         """Whether to look for the faulty rows of a request; one on disk stays one."""
         return request.rows > 1 and self._splits > 0 and request.number not in self._from_disk
 
-    def _split(self, request: Request) -> None:
+    def _accept_refusal(self, request: Request, failed: Failed) -> None:
+        self._give_up(request, "refused")
+        self._say_once("refused", f"the server refuses events: {failed.why}")
+
+    def _split(self, request: Request, failed: Failed) -> None:
         """Send two halves instead of a request that was refused for some of its rows."""
-        self._splits -= 1
         whole = REQUESTS[request.lane].FromString(request.body)
+        try:
+            parts = halves(whole.columns)
+        except Refused:  # a column is at fault, whatever its rows are
+            self._accept_refusal(request, failed)
+            return
+        self._splits -= 1
         outbox = self._outbox[request.lane]
         size = -len(request.body)
-        for half in reversed(halves(whole.columns)):
+        for half in reversed(parts):
             whole.request_id = uuid4().hex
             whole.columns.CopyFrom(half)
             body = whole.SerializeToString()
