@@ -556,6 +556,43 @@ def test_the_next_process_sends_what_one_has_left(impatient, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_of_a_spill_go_while_more_is_read(door, tmp_path):
+    """What is read of it is not deleted before it is kept: so little is read ahead."""
+    left = Spill(tmp_path, max_bytes=1 << 20, segment_bytes=1)
+    cutter = sender_module.Cutter("m", "")
+    for i in range(20):
+        (batch,) = pack_rows([{"id": i}], pytest.fail)
+        (request,) = cutter.cut("predictions", batch, 0.0)
+        assert left.append(sender_module.LETTER["predictions"] + request.body)
+    left.close()
+    more = threading.Event()
+    door.before = lambda: more.wait(SOON)
+    with Client(door.target, model="m", on_full="spill", spill=tmp_path) as client:
+        client.log({"id": 20})
+        while len(client._sender._in_flight) < sender_module.IN_FLIGHT:
+            threading.Event().wait(0.001)
+        assert client.stats().waiting <= 1 + sender_module.HELD_FILES + 1
+        assert len(list(tmp_path.iterdir())) == 20
+        more.set()
+        assert client.flush(SOON)
+        while client.stats().delivered < 21:
+            threading.Event().wait(0.001)
+        assert client.stats().balanced
+    assert sorted(row["id"] for row in door.rows("predictions")) == list(range(21))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_waits_for_what_a_closed_client_has_spilled(tmp_path):
+    client = Client(nobody(), model="m", on_full="spill", spill=tmp_path)
+    client.log({"id": 1})
+    assert not client.close(timeout=0)
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(client.flush()), daemon=True)
+    waiting.start()
+    waiting.join(SOON)
+    assert found == [False]
+
+
 def test_a_spill_that_is_full_drops(impatient, tmp_path):
     with Client(
         nobody(), model="m", on_full="spill", spill=tmp_path, spill_bytes=20_000, max_bytes=30_000

@@ -448,8 +448,8 @@ class Client:
         """
         waiting = self._waiting
         with waiting.lock:
-            if not waiting.rows:
-                return True
+            if self._closed or not waiting.rows:  # what a spill has kept, the next process sends
+                return not waiting.rows
             waiting.flushes += 1
             mine = waiting.flushes
         self._wake()

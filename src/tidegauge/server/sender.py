@@ -36,6 +36,7 @@ MAX_MESSAGE = 1 << 20  # bytes of a request, unless a single row is larger
 IN_FLIGHT = 4
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 30.0  # seconds; a pause is anything up to it, at random
 CALL_SECONDS = 30.0
+HELD_FILES = 2  # of a spill that may be read to their end before more is taken from it
 SPLITS = 64  # requests that may be halved in a row, before the next ones are refused as a whole
 LETTER = {lane: lane[0].encode() for lane in LANES}  # of a request on disk
 
@@ -290,11 +291,16 @@ class Sender:
             self._say_once("queue_full", "events are dropped: memory and the spill are full")
 
     def _read_back(self, spill: Spill) -> None:
-        """Take the oldest requests from disk while little is in memory."""
+        """Take the oldest requests from disk while little is in memory.
+
+        And while few files are held for them, which are only deleted when all of them are settled.
+        """
+        if not self._from_disk:
+            spill.forget()
         room = self._limits.max_bytes // 4
         room -= sum(len(request.body) for outbox in self._outbox.values() for request in outbox)
         room = min(room, self._limits.max_bytes - self._waiting.bytes)
-        while room > 0:
+        while room > 0 and spill.n_held < HELD_FILES:
             record = spill.take()
             if record is None:
                 for lost in self._on_disk:

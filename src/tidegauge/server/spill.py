@@ -92,6 +92,11 @@ class Spill:
         """Files with something to read."""
         return sum(1 for file in self._segments if self._left(file))
 
+    @property
+    def n_held(self) -> int:
+        """Files that were read to their end and not yet forgotten."""
+        return len(self._held)
+
     @staticmethod
     def _left(file: FileIO) -> int:
         return os.fstat(file.fileno()).st_size - file.tell()
