@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -274,6 +275,25 @@ def test_no_more_streams_than_are_allowed(tmp_path: Path, reference: Path) -> No
         lane.put(predictions(1))
         lane.answer()
         assert "TOO_MANY_STREAMS" in broken(server, predictions(1).schema)
+
+
+def test_a_stream_that_cannot_begin_leaves_its_place(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "tidegauge-lane":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with serving(tmp_path, reference, flight=Flight("127.0.0.1:0", streams=1)) as server:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        assert "start new thread" in broken(server, predictions(1).schema)
+        monkeypatch.undo()
+        with Lane(server, predictions(1).schema) as lane:
+            lane.put(predictions(1))
+            assert lane.answer().outcome.accepted == 1
 
 
 # --- what pyarrow would not send ------------------------------------------------------------------

@@ -171,6 +171,12 @@ class FlightDoor(flight.FlightServerBase):  # type: ignore[misc]
                 raise Refused(
                     "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
                 )
+        try:
+            self._take(stream, reader, writer)
+        finally:
+            self._streams.release()
+
+    def _take(self, stream: Stream, reader: Any, writer: Any) -> None:
         entries: queue.Queue[Entry | None] = queue.Queue(WINDOW)
         acknowledging = threading.Thread(
             target=_acknowledge, args=(entries, writer), name="tidegauge-lane", daemon=True
@@ -188,7 +194,6 @@ class FlightDoor(flight.FlightServerBase):  # type: ignore[misc]
         finally:
             entries.put(None)
             acknowledging.join()
-            self._streams.release()
 
     def _write(
         self, stream: Stream, request_id: str, batch: pa.RecordBatch
