@@ -158,6 +158,19 @@ def test_a_message_that_cannot_be_read_stops_nobody(
         ]
 
 
+def test_a_refused_message_is_counted_once(
+    tmp_path: Path, reference: Path, cluster: Cluster
+) -> None:
+    """By the door what it cannot read, by the desk what cannot be counted."""
+    faulty = {"id": 1, "score": 7.0, "time": "2024-05-01T00:00:00Z", "age": 3, "plan": "pro"}
+    cluster.put("made", b"{")
+    cluster.put("made", json.dumps(faulty).encode(), partition=1)
+    with serving(tmp_path, reference, cluster) as server:
+        until(lambda: counts(server)["refused"] == 2)
+        found = server.desk.refused
+        assert found == {("flights", "NOT_JSON"): 1, ("flights", "INVALID_ROWS"): 1}
+
+
 def test_offsets_are_those_of_the_journal(
     tmp_path: Path, reference: Path, cluster: Cluster
 ) -> None:

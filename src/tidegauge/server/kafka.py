@@ -202,6 +202,7 @@ class KafkaDoor:
                 items.append(Item(message.offset(), self._decode(topic, message.value(), schema)))
             except Refused as refusal:
                 carrier.dropped += 1
+                self._desk.refused[self._topics.model, refusal.reason] += 1
                 self._set_aside(topic, partition, message.offset(), refusal)
         last = -1
         for run in _runs(items):
@@ -229,7 +230,6 @@ class KafkaDoor:
     def _set_aside(self, topic: str, partition: int, offset: int, refusal: Refused) -> None:
         """A message that will never be taken stops nobody; the log says where it lies."""
         self.counts["refused"] += 1
-        self._desk.refused[self._topics.model, refusal.reason] += 1
         log.warning("%s [%d] offset %d is refused: %s", topic, partition, offset, refusal)
 
     def close(self) -> None:
