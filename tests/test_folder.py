@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,46 @@ def test_a_file_is_read_once_and_again_when_it_changes(
         assert not server.desk.journal.marks(b"folder")
 
 
+def test_a_folder_that_is_away_for_a_while_is_not_read_again(
+    tmp_path: Path, incoming: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop(incoming / "predictions.parquet", predictions(100))
+    with serving(tmp_path, reference) as server:
+        until(lambda: counts(server)["files"] == 1)
+        aside = incoming.rename(tmp_path / "aside")
+        look_again(server)
+        aside.rename(incoming)
+        look_again(server)
+        asked = []
+        stat = Path.stat
+
+        def fail_once(self: Path, **settings: Any) -> Any:
+            if self.name == "predictions.parquet":
+                asked.append(self)
+                if len(asked) == 1:
+                    raise PermissionError("not now")
+            return stat(self, **settings)
+
+        monkeypatch.setattr(Path, "stat", fail_once)
+        until(lambda: len(asked) > 2)
+        look_again(server)
+        assert counts(server)["files"] == 1
+        assert account(server)["duplicate_predictions"] == 0
+
+
+def test_what_is_too_large_for_the_server_is_cut(
+    tmp_path: Path, incoming: Path, reference: Path
+) -> None:
+    storage = replace(config(tmp_path).storage, in_flight="64KiB")
+    folders = {"nightly": Folder(incoming, "flights", every="1s")}
+    models = {"flights": ModelConfig(reference)}
+    drop(incoming / "predictions.parquet", predictions(5000))
+    with Server(config(tmp_path, models=models, folders=folders, storage=storage)) as server:
+        until(lambda: counts(server)["files"] == 1)
+        assert (account(server)["predictions"], counts(server)["refused"]) == (5000, 0)
+        assert server.desk.refused["flights", "TOO_LARGE"] > 0
+
+
 def test_half_written_files_are_left_alone(tmp_path: Path, incoming: Path, reference: Path) -> None:
     drop(incoming / "predictions.parquet", predictions(100))
     whole = (incoming / "predictions.parquet").read_bytes()
@@ -112,6 +153,7 @@ def test_half_written_files_are_left_alone(tmp_path: Path, incoming: Path, refer
         drop(half, predictions(100, first=100))
         look_again(server)
         assert account(server)["predictions"] == 200
+        assert not server.doors["folders.nightly"]._broken
 
 
 def test_faulty_rows_do_not_take_others_with_them(

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from stat import S_ISREG
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -82,7 +83,7 @@ class FolderDoor:
         self._folder = folder
         self._prefix = f"folder\0{name}\0".encode()
         self._stop = threading.Event()
-        self._broken: set[str] = set()  # files that could not be read, as they were
+        self._broken: set[bytes] = set()  # marks of files that could not be read, as they were
         self._carriers = {
             kind: Carrier(
                 desk,
@@ -119,12 +120,14 @@ class FolderDoor:
                 mark = self._prefix + found.digest.encode()
                 there.add(mark)
                 done = json.loads(marks.get(mark, b'{"rows": 0, "of": null}'))
-                if done["rows"] != done["of"] and found.digest not in self._broken:
+                if done["rows"] != done["of"] and mark not in self._broken:
                     self._read(found, kind, done["rows"])
                 if self._stop.is_set():
                     raise Stopped
-        if gone := marks.keys() - there:
-            self._carriers[PREDICTIONS].mark(dict.fromkeys(gone))
+        if self._folder.path.is_dir():  # else it is the folder that is away, for a while
+            self._broken &= there
+            if gone := marks.keys() - there:
+                self._carriers[PREDICTIONS].mark(dict.fromkeys(gone))
         self.counts["looks"] += 1
 
     def _files(self, pattern: str) -> Iterator[Found]:
@@ -132,9 +135,9 @@ class FolderDoor:
         for path in sorted(self._folder.path.glob(pattern)):
             try:
                 about = path.stat()
-            except OSError:
+            except FileNotFoundError:
                 continue  # taken away in between
-            if path.is_file() and not path.name.startswith((".", "_")):
+            if S_ISREG(about.st_mode) and not path.name.startswith((".", "_")):
                 name = path.relative_to(self._folder.path).as_posix()
                 yield Found(name, about.st_size, about.st_mtime_ns)
 
@@ -144,7 +147,7 @@ class FolderDoor:
             with parquet.ParquetFile(self._folder.path / found.name) as file:
                 self._carry(found, kind, file, done)
         except (pa.ArrowException, OSError, Refused) as error:
-            self._broken.add(found.digest)
+            self._broken.add(self._prefix + found.digest.encode())
             self.counts["broken"] += 1
             text = str(error).split("\n")[0]
             log.error("%s: not read, until it changes: %s", found.name, text)
