@@ -155,6 +155,7 @@ def test_a_tensor_of_one_name_and_many_columns_is_a_vector():
         ({"shape": [-1]}, "inputs[0].shape"),
         ({"shape": [1 << 30, 1 << 30]}, "inputs[0].shape"),
         ({"shape": [True]}, "inputs[0].shape"),
+        ({"shape": ["9" * 5000]}, "inputs[0].shape"),
         ({"datatype": "FP8"}, "inputs[0].datatype"),
         ({"datatype": ["FP32"]}, "inputs[0].datatype"),
         ({"datatype": "INT8", "data": [300]}, "inputs[0].data"),

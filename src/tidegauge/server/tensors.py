@@ -150,7 +150,7 @@ def _head(tensor: Any, where: str) -> tuple[str, int, int]:
         raise invalid(f"{where}.name", "a text is wanted")
     # Texts are how the JSON of protobuf writes 64 bits.
     sizes = (
-        [int(s) if isinstance(s, str) and s.isdecimal() else s for s in shape or ()]
+        [int(s) if isinstance(s, str) and s.isdecimal() and len(s) < 20 else s for s in shape]
         if isinstance(shape, list)
         else []
     )
