@@ -783,6 +783,54 @@ def test_an_impatient_sender_is_answered_before_anything_is_written(
         until(lambda: account(server)["predictions"] == 1)
 
 
+def test_what_is_tried_again_counts_once(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attempt that failed may be on the disk: the next one has its id."""
+    events = Events(models={"flights": SOURCE}, acknowledge="received")
+    with serving(tmp_path, reference, events=events) as server:
+        ids: list[str] = []
+        write = server.desk.write
+
+        def lose(kind: int, model: str, request_id: str, **settings: Any) -> Any:
+            ids.append(request_id)
+            answer = write(kind, model, request_id, **settings)
+            if len(ids) < 3:
+                answer.result()
+                raise Refused("UNAVAILABLE", "RECOVERING", "it is", retry_after=0.01)
+            return answer
+
+        monkeypatch.setattr(server.desk, "write", lose)
+        sender = Sender(server)
+        assert sender.send(request_event("1"))[0] == 202
+        assert sender.send(response_event("1"))[0] == 202
+        until(lambda: len(ids) == 3)
+        assert sender.send(outcome("1", 1))[0] == 202
+        until(lambda: account(server)["labels"] == 1)
+        assert len(set(ids)) == 2
+        found = account(server)
+        assert (found["predictions"], found["duplicate_predictions"]) == (1, 0)
+        gathering = server.doors["http"].gathering
+        assert (len(gathering.pairs), gathering.counts["repeated"]) == (0, 0)
+        until(lambda: not gathering._queued)
+    with serving(tmp_path, reference, events=events) as server:
+        assert account(server) == found
+
+
+def test_what_is_too_large_for_the_server_is_cut(tmp_path: Path, reference: Path) -> None:
+    attributes = {**ATTRIBUTES, "type": "tidegauge.predictions", "model": "flights"}
+    row = {"distance": 1.0, "p_late": 0.5, "time": "2024-05-01T00:00:00Z"}
+    rows = [[row | {"id": 50 * i + k} for k in range(50)] for i in range(20)]
+    with serving(tmp_path, reference) as server:
+        server.desk.in_flight_bytes = 16_384
+        status, answer = Sender(server).send_all([Event(attributes, each) for each in rows])
+        assert (status, answer["accepted"], answer["n_refused"]) == (200, 1000, 0)
+        large = [row | {"id": k} for k in range(1000, 3000)]
+        status, problem = Sender(server).send(Event(attributes, large))
+        assert (status, problem["reason"]) == (413, "TOO_LARGE")
+        assert account(server)["predictions"] == 1000
+
+
 def test_many_senders_at_once(server: Server) -> None:
     def send(first: int) -> list[int]:
         sender = Sender(server)

@@ -16,8 +16,6 @@ from tidegauge.server.refused import Refused
 
 log = logging.getLogger(__name__)
 
-_LATER = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
-
 Marks = Mapping[bytes, bytes | None]
 
 
@@ -126,7 +124,7 @@ class Carrier:
                 write()
                 return
             except Refused as refusal:
-                if refusal.code not in _LATER:
+                if not refusal.passing:
                     raise
                 pause = refusal.retry_after or RETRY_AFTER
                 if refusal.reason == "DRAINING" or self._stop.wait(pause):

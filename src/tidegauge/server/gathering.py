@@ -30,7 +30,6 @@ KINDS: dict[Kind, int] = {"predictions": PREDICTIONS, "outcomes": OUTCOMES}
 PREFIX = b"events\0"  # of the marks that waiting halves are
 MAX_ROWS = 10_000  # in one batch, unless a single event has more
 OFFER_BYTES, VALUE_BYTES = 2048, 64  # that an event takes in memory, about
-_LATER = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL")  # not the fault of the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +81,18 @@ class _Whole:
 
 
 @dataclass(eq=False, slots=True)
+class _Part:
+    """What one request holds, under one id however often it is tried: it may be on the disk."""
+
+    wholes: list[_Whole]
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def offers(self) -> list[Offer]:
+        return [offer for whole in self.wholes for offer in whole.offers]
+
+
+@dataclass(eq=False, slots=True)
 class _Plan:
     """What one round writes."""
 
@@ -130,6 +141,7 @@ class Gathering:
         self._now = now
         self._queue: list[Offer] = []
         self._queued = 0
+        self._failed: list[_Part] = []  # to be tried again
         self._some = asyncio.Event()
         self._closing = False
         self._dropped: Counter[str] = Counter()  # rows by model that the desk does not know of yet
@@ -176,20 +188,33 @@ class Gathering:
 
     async def run(self, *, patient: bool) -> None:
         """Write until closed. A patient one tries again what the desk cannot take now."""
-        while self._queue or not self._closing:
+        offers: list[Offer] = []  # taken, and not settled
+        while self._queue or self._failed or not self._closing:
             await self._some.wait()
             self._some.clear()
-            offers, self._queue = self._queue, []
-            refusal = await self.write(offers)
-            left = [offer for offer in offers if not offer.answer.done()]
+            fresh, self._queue = self._queue, []
+            offers += fresh
+            refusal = await self.write(fresh)
             if refusal is not None and (self._closing or not patient):
-                for offer in left:
+                self._give_up()
+                for offer in offers:
                     offer.settle(refusal)
             self._queued -= sum(offer.n_bytes for offer in offers if offer.answer.done())
+            offers = [offer for offer in offers if not offer.answer.done()]
             if refusal is not None and patient and not self._closing:
-                self._queue = left + self._queue
+                again = {offer for part in self._failed for offer in part.offers}
+                self._queue = [offer for offer in offers if offer not in again] + self._queue
+                offers = [offer for offer in offers if offer in again]
                 self._some.set()
                 await asyncio.sleep(refusal.retry_after or RETRY_AFTER)
+
+    def _give_up(self) -> None:
+        """Try no more what failed; halves that had waited wait again."""
+        for part in self._failed:
+            for whole in part.wholes:
+                if whole.key is not None:
+                    self.pairs.part(whole.key, whole.met)
+        self._failed = []
 
     def close(self) -> None:
         """Let `run` return once everything that was taken is written, or was tried."""
@@ -202,7 +227,8 @@ class Gathering:
         """Write offers and settle them, save those that the desk cannot take now: why it cannot."""
         plan = self._plan(offers)
         trouble: list[Refused] = []
-        parts = [part for group in plan.wholes.values() for part in _parts(group)]
+        parts, self._failed = self._failed, []
+        parts += [part for group in plan.wholes.values() for part in _parts(group)]
         writes = [self._write_rows(part, trouble) for part in parts]
         if plan.halves or self._stale:
             writes.append(self._write_halves(plan.halves, trouble))
@@ -265,25 +291,26 @@ class Gathering:
         self._dropped[key[0]] += n
         self._stale.add(mark_of(key))
 
-    async def _write_rows(self, wholes: list[_Whole], trouble: list[Refused]) -> None:
-        marks = [mark_of(whole.key) for whole in wholes if whole.key and whole.met]
+    async def _write_rows(self, part: _Part, trouble: list[Refused]) -> None:
+        wholes = part.wholes
         rows = joined([whole.said.rows for whole in wholes])
         try:
-            await self._send(wholes[0].said, rows, dict.fromkeys(marks))
+            await self._send(part, rows)
         except Refused as refusal:
-            if refusal.code in _LATER:
+            if refusal.passing:
                 trouble.append(refusal)
-                for whole in wholes:
-                    if whole.key is not None:
-                        self.pairs.part(whole.key, whole.met)
+                self._failed.append(part)
             elif len(wholes) > 1:  # one of them is at fault: find it, count the others
                 middle = len(wholes) // 2
-                await self._write_rows(wholes[:middle], trouble)
-                await self._write_rows(wholes[middle:], trouble)
+                await self._write_rows(_Part(wholes[:middle]), trouble)
+                await self._write_rows(_Part(wholes[middle:]), trouble)
             else:
-                if wholes[0].key is not None:
-                    self._let_go(wholes[0].key, rows.n, "refused")
-                for offer in wholes[0].offers:
+                whole = wholes[0]
+                if whole.key is not None and refusal.code == "INTERNAL":  # no fault of the pair
+                    self.pairs.part(whole.key, whole.met)
+                elif whole.key is not None:
+                    self._let_go(whole.key, rows.n, "refused")
+                for offer in whole.offers:
                     offer.settle(refusal)
             return
         for whole in wholes:
@@ -291,19 +318,21 @@ class Gathering:
             for offer in whole.offers[1:]:
                 offer.settle(Taken(0))
 
-    async def _send(self, said: Said, rows: Rows, marks: Mapping[bytes, bytes | None]) -> None:
+    async def _send(self, part: _Part, rows: Rows) -> None:
+        said = part.wholes[0].said
+        marks = [mark_of(whole.key) for whole in part.wholes if whole.key and whole.met]
         batch = rows.to_batch()
         dropped = self._dropped.pop(said.model, 0)
         try:
             written = self.desk.write(
                 KINDS[said.kind],
                 said.model,
-                uuid.uuid4().hex,
+                part.id,
                 encoding=COLUMNS,
                 body=batches.pack(batch).SerializeToString(),
                 rows=batch,
                 dropped=dropped,
-                marks=marks,
+                marks=dict.fromkeys(marks),
             )
             await asyncio.wrap_future(written)
         except Refused:
@@ -322,9 +351,19 @@ class Gathering:
         try:
             await asyncio.wrap_future(self.desk.mark(marks))
         except Refused as refusal:
-            trouble.append(refusal)
-            for key in halves:
+            if not refusal.passing and len(halves) > 1:  # too much at once
+                kept_apart = list(halves.items())
+                middle = len(kept_apart) // 2
+                await self._write_halves(dict(kept_apart[:middle]), trouble)
+                await self._write_halves(dict(kept_apart[middle:]), trouble)
+                return
+            for key, offers in halves.items():
                 self.pairs.take(key)
+                if not refusal.passing:
+                    for offer in offers:
+                        offer.settle(refusal)
+            if refusal.passing:
+                trouble.append(refusal)
             return
         self._stale -= struck
         for offers in halves.values():
@@ -350,17 +389,17 @@ def mark_of(key: Key) -> bytes:
     return PREFIX + f"{key[0]}\0{key[1]}".encode()
 
 
-def _parts(wholes: Iterable[_Whole]) -> Iterator[list[_Whole]]:
+def _parts(wholes: Iterable[_Whole]) -> Iterator[_Part]:
     """Few enough rows for one batch each."""
     part: list[_Whole] = []
     n = 0
     for whole in wholes:
         if part and n + whole.said.rows.n > MAX_ROWS:
-            yield part
+            yield _Part(part)
             part, n = [], 0
         part.append(whole)
         n += whole.said.rows.n
-    yield part
+    yield _Part(part)
 
 
 def _too_many() -> Refused:

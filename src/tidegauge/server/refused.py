@@ -58,6 +58,15 @@ class Refused(Exception):
         self.retry_after = retry_after
         self.metadata = dict(metadata or {})
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may be taken later; else it is at fault itself.
+
+        >>> invalid("data", "is empty").passing
+        False
+        """
+        return self.code == "UNAVAILABLE" or self.retry_after is not None
+
 
 def invalid(field: str, problem: str, *, reason: str = "INVALID") -> Refused:
     """Refuse what a field holds.
