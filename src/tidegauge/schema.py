@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from tidegauge._core import Batch, SchemaError
-from tidegauge.column import INFERRED, Column, kind_of, listed, text_of
+from tidegauge.column import INFERRED, Column, Kind, kind_of, listed, text_of
 from tidegauge.derived import (
     DERIVATIONS,
     ArrayFunction,
@@ -183,6 +183,20 @@ class Schema:
             for name, column in self._features.items()
             if column is None or isinstance(column, Column)
         }
+
+    @cached_property
+    def times(self) -> frozenset[str]:
+        """Columns that are known to hold times."""
+        return self._declared_as("timestamp") | ({self.timestamp} if self.timestamp else set())
+
+    @cached_property
+    def reals(self) -> frozenset[str]:
+        """Columns of which an integer is a number like any other, not the name of something."""
+        weight = {self.weight} if self.weight else set()
+        return self._declared_as("numeric") | weight | set(self.score_columns)
+
+    def _declared_as(self, kind: Kind) -> frozenset[str]:
+        return frozenset(n for n, column in self.declared.items() if column and column.kind == kind)
 
     @cached_property
     def derivations(self) -> dict[str, Derivation]:

@@ -61,26 +61,14 @@ def read_records(entries: Any, schema: Schema, field: str, *, short: bool = Fals
         raise invalid(field, f"no column is known; came: {came}; known: {', '.join(columns)}")
     if len(records) * len(values) > MAX_CELLS:
         raise invalid(field, f"more than {MAX_CELLS} values")
-    times = _times(schema)
-    reals = _reals(schema)
     typed = {}
     for name in columns:  # in the schema's order, so that rows of one shape are found alike
         if name in values:
             found = values[name] + [None] * (len(records) - len(values[name]))
-            typed[name] = _typed(found, f"{field}.{name}", time=name in times, real=name in reals)
+            typed[name] = _typed(
+                found, f"{field}.{name}", time=name in schema.times, real=name in schema.reals
+            )
     return Rows(len(records), typed)
-
-
-def _times(schema: Schema) -> set[str]:
-    named = {name for name, kind in schema.declared.items() if kind and kind.kind == "timestamp"}
-    return named | ({schema.timestamp} if schema.timestamp else set())
-
-
-def _reals(schema: Schema) -> set[str]:
-    """Columns of which an integer is a number like any other, not the name of something."""
-    named = {name for name, kind in schema.declared.items() if kind and kind.kind == "numeric"}
-    weight = {schema.weight} if schema.weight else set()
-    return named | weight | set(schema.score_columns)
 
 
 def _typed(

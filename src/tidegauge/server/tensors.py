@@ -109,6 +109,7 @@ def read_tensors(
         raise invalid(
             f"raw_{side[:-1]}_contents", f"wanted are {len(tensors)}, one for each tensor"
         )
+    known = dict.fromkeys(known)
     columns: dict[str, tuple[pa.DataType, list[Any]]] = {}
     n: int | None = None
     for place, tensor in enumerate(tensors):
@@ -171,6 +172,9 @@ def _wanted(
     if name not in names:
         if width == 1 and name in known:
             return name
+        prefix = f"{name}."
+        if not any(column.startswith(prefix) for column in known):
+            return ""
         own = tuple(f"{name}.{i}" if f"{name}.{i}" in known else "" for i in range(width))
         return own if any(own) else ""
     wanted = names[name]
