@@ -42,10 +42,6 @@ class Event:
         text = self.attributes.get("time")
         return None if text is None else read_time(text, "ce-time")
 
-    def to_json(self) -> str:
-        """Write it as JSON, in structured mode."""
-        return json.dumps({**self.attributes, "data": self.data}, separators=(",", ":"))
-
 
 def read_time(text: Any, field: str) -> datetime:
     """Read an instant; it must say its distance from UTC.
@@ -101,12 +97,12 @@ def read_events(headers: Iterable[tuple[str, str]], body: bytes) -> list[Event |
     found = dict(headers)
     content = found.get("content-type", "").partition(";")[0].strip().lower()
     if content == BATCH:
-        entries = _parsed(body, "body")
+        entries = parsed(body, "body")
         if not isinstance(entries, list) or len(entries) > MAX_EVENTS:
             raise invalid("body", f"a list of up to {MAX_EVENTS} events is wanted")
         return [_attempt(entry, f"events[{i}]") for i, entry in enumerate(entries)]
     if content == STRUCTURED:
-        return [_structured(_parsed(body, "body"), "event")]
+        return [_structured(parsed(body, "body"), "event")]
     attributes = {
         name[3:]: unquote(value) for name, value in found.items() if name.startswith("ce-")
     }
@@ -120,7 +116,7 @@ def read_events(headers: Iterable[tuple[str, str]], body: bytes) -> list[Event |
     if content not in ("", "application/json") and not content.endswith("+json"):
         raise invalid("content-type", f"the data is {content!r}; JSON is wanted")
     _check(attributes, "ce-")
-    return [Event(attributes, _parsed(body, "body"))]
+    return [Event(attributes, parsed(body, "body"))]
 
 
 def _attempt(entry: Any, where: str) -> Event | Refused:
@@ -151,7 +147,7 @@ def _structured(entry: Any, where: str) -> Event:
             data = base64.b64decode(entry["data_base64"], validate=True)
         except (TypeError, ValueError, binascii.Error):
             raise invalid(f"{where}.data_base64", "base64 is wanted") from None
-        return Event(attributes, _parsed(data, f"{where}.data_base64"))
+        return Event(attributes, parsed(data, f"{where}.data_base64"))
     return Event(attributes, entry.get("data"))
 
 
@@ -168,7 +164,12 @@ def _check(attributes: Mapping[str, str], where: str) -> None:
         raise invalid(f"{where}type", "is missing; it says what happened")
 
 
-def _parsed(data: bytes, field: str) -> Any:
+def parsed(data: bytes, field: str) -> Any:
+    """Read JSON.
+
+    >>> parsed(b'{"x": 1}', "data")
+    {'x': 1}
+    """
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:

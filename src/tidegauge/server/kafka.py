@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections import Counter
@@ -26,6 +25,7 @@ from tidegauge.schema import Schema
 from tidegauge.server import batches
 from tidegauge.server.batches import MAX_CELLS
 from tidegauge.server.carrier import Carrier, Marks, Stopped
+from tidegauge.server.cloudevents import parsed
 from tidegauge.server.config import ConfigError, Format, Kafka
 from tidegauge.server.desk import Desk
 from tidegauge.server.records import read_records
@@ -273,11 +273,7 @@ def _together(run: list[Item]) -> tuple[pa.RecordBatch, list[int]]:
 
 
 def _json_rows(value: bytes, kind: int, schema: Schema) -> Decoded:
-    try:
-        entries = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise invalid("value", f"is not JSON: {str(error)[:120]}", reason="NOT_JSON") from None
-    return read_records(entries, schema, "value", short=kind == OUTCOMES)
+    return read_records(parsed(value, "value"), schema, "value", short=kind == OUTCOMES)
 
 
 def _arrow_rows(value: bytes, kind: int, schema: Schema) -> Decoded:

@@ -14,7 +14,6 @@ Code = Literal[
     "UNAVAILABLE",
     "UNAUTHENTICATED",
     "PERMISSION_DENIED",
-    "DATA_LOSS",
     "INTERNAL",
 ]
 

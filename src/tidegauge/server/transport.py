@@ -90,7 +90,6 @@ class Address:
 class Kept:
     """The rows are on the server's disk."""
 
-    accepted: int
     duplicates: int
     rejected: int
     replayed: bool
@@ -156,7 +155,7 @@ def verdict(call: Any) -> Verdict:
     if code is grpc.StatusCode.OK:
         reply = call.result()
         outcome = reply.outcome
-        return Kept(outcome.accepted, outcome.duplicates, outcome.rejected, reply.replayed)
+        return Kept(outcome.duplicates, outcome.rejected, reply.replayed)
     why = f"{code.name}: {call.details()}"
     after, reason = _details(call)
     again = code in _TRANSIENT or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None)
