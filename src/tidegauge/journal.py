@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the environment: what this version writes, and all that it reads
 PREDICTIONS, OUTCOMES, FORGET, MODEL = 1, 2, 3, 4
+KINDS = {"predictions": PREDICTIONS, "outcomes": OUTCOMES}  # of rows, by their names
 COLUMNS, STREAM, DOCUMENT = 1, 2, 3  # encodings of a body
 
 NO_MARKS: Mapping[bytes, bytes | None] = MappingProxyType({})

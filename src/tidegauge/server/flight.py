@@ -14,18 +14,17 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import flight
 
-from tidegauge.journal import OUTCOMES, PREDICTIONS, STREAM
+from tidegauge.journal import KINDS, PREDICTIONS, STREAM
 from tidegauge.server import batches
 from tidegauge.server.config import Config, ConfigError, seconds_of, size_of
 from tidegauge.server.desk import Answer, Desk
-from tidegauge.server.refused import Refused, invalid
+from tidegauge.server.refused import Refused, invalid, no_stream
 from tidegauge.server.security import Gate, check_plain, is_loopback, read_pem
 from tidegauge.server.service import status_of, stream_response
 
 log = logging.getLogger(__name__)
 
 WINDOW = 16  # batches of a stream that may wait for their acknowledgement
-KINDS = {"predictions": PREDICTIONS, "outcomes": OUTCOMES}
 _ERRORS = {
     "UNAUTHENTICATED": flight.FlightUnauthenticatedError,
     "PERMISSION_DENIED": flight.FlightUnauthorizedError,
@@ -168,9 +167,7 @@ class FlightDoor(flight.FlightServerBase):  # type: ignore[misc]
             self._desk.model(stream.model)
             batches.check_schema(reader.schema)
             if not self._streams.acquire(blocking=False):
-                raise Refused(
-                    "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
-                )
+                raise no_stream()
         try:
             self._take(stream, reader, writer)
         finally:

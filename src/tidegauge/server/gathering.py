@@ -15,18 +15,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tidegauge.journal import COLUMNS, OUTCOMES, PREDICTIONS
+from tidegauge.journal import COLUMNS, KINDS
 from tidegauge.server import batches
 from tidegauge.server.cloudevents import Event
 from tidegauge.server.desk import RETRY_AFTER, Desk
-from tidegauge.server.inference import Kind, Reader, Said
+from tidegauge.server.inference import Reader, Said
 from tidegauge.server.pairs import Half, Key, Pairs
 from tidegauge.server.refused import Refused
 from tidegauge.server.tensors import Rows, joined
 
 log = logging.getLogger(__name__)
 
-KINDS: dict[Kind, int] = {"predictions": PREDICTIONS, "outcomes": OUTCOMES}
 PREFIX = b"events\0"  # of the marks that waiting halves are
 MAX_ROWS = 10_000  # in one batch, unless a single event has more
 OFFER_BYTES, VALUE_BYTES = 2048, 64  # that an event takes in memory, about

@@ -74,3 +74,12 @@ def invalid(field: str, problem: str, *, reason: str = "INVALID") -> Refused:
     (('request_id', 'is empty; it names the batch'),)
     """
     return Refused("INVALID_ARGUMENT", reason, f"{field}: {problem}", fields=[(field, problem)])
+
+
+def no_stream() -> Refused:
+    """Refuse a stream while as many are open as may be.
+
+    >>> no_stream().reason
+    'TOO_MANY_STREAMS'
+    """
+    return Refused("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0)

@@ -27,7 +27,7 @@ from tidegauge.journal import COLUMNS, FORGET, OUTCOMES, PREDICTIONS, STREAM, Jo
 from tidegauge.monitor import compare
 from tidegauge.server import batches
 from tidegauge.server.desk import Answer, Desk, Watched
-from tidegauge.server.refused import Refused, invalid
+from tidegauge.server.refused import Refused, invalid, no_stream
 from tidegauge.server.security import Gate
 from tidegauge.v1 import (
     admin_pb2,
@@ -193,9 +193,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
     ) -> Iterator[ingest_pb2.StreamWriteResponse]:
         """Add both over one stream; replies in the order of the requests."""
         if not self._streams.acquire(blocking=False):
-            raise Refused(
-                "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
-            )
+            raise no_stream()
         answers: queue.Queue[_Entry] = queue.Queue(WINDOW)
         gone = threading.Event()
         context.add_callback(gone.set)
@@ -362,9 +360,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
             self._model(request.model, context)
         seen = _cursor_of(request.cursor)
         if not self._listeners.acquire(blocking=False):
-            raise Refused(
-                "RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", "no stream is free", retry_after=1.0
-            )
+            raise no_stream()
         changed = threading.Event()
         context.add_callback(changed.set)
         self._desk.listen(changed.set)
