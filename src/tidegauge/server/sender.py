@@ -268,11 +268,12 @@ class Sender:
         room = self._limits.max_bytes // 2
         waiting = [request for outbox in self._outbox.values() for request in outbox]
         waiting.sort(key=lambda request: request.number)
-        first = next((r.number for r in self._on_disk), None)  # what came later goes behind it
+        # What came after the first on disk goes behind it; what came before would be too late.
+        first = next((r.number for r in self._on_disk), None)
         for request in waiting:
             room -= len(request.body)
-            later = first is not None and request.number > first
-            if (room >= 0 and not later) or request.number in self._from_disk or request.last_sent:
+            stays = room >= 0 if first is None else request.number < first
+            if stays or request.number in self._from_disk or request.last_sent:
                 continue
             self._outbox[request.lane].remove(request)
             self._spill_one(spill, request)
