@@ -84,6 +84,13 @@ def test_from_traffic_to_people_and_back(monitor: tg.Monitor, url: str) -> None:
         assert store.metrics(revision="all").num_rows == store.metrics().num_rows
 
 
+def test_a_moment_without_a_zone_is_refused_before_it_is_kept(monitor, url: str) -> None:
+    with Alerting(CHECKS, store=url) as alerting:
+        with pytest.raises(ValueError, match="now needs a zone"):
+            alerting.update(monitor, now=NOON.replace(tzinfo=None))
+        alerting.update(monitor, now=NOON)
+
+
 def test_another_process_goes_on_where_one_stopped(monitor: tg.Monitor, url: str) -> None:
     sink = Kept()
     parts = [traffic(slice(h, h + 1), 2.0 * (h in (106, 107, 108))) for h in range(100, 116)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.isotonic import IsotonicRegression
 
 import tidegauge as tg
+from tidegauge import comparison
 from tidegauge._core import fit_isotonic
 from tidegauge.calibration import Calibrator
 from tidegauge.ingest import as_batch
-from tidegauge.metrics.estimated import Errors
+from tidegauge.metrics import BinaryEstimates, BinaryOutcomes
+from tidegauge.metrics.estimated import Errors, estimated_log_loss
+from tidegauge.metrics.inputs import FloatArray
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "nannyml.npz")
 DAY = np.timedelta64(1, "D")
@@ -313,6 +318,50 @@ def test_labels_that_came_sharpen_the_band_of_later_windows(reference) -> None:
     assert (width[1][4:] > 2 * width[0][4:]).all()
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 30])
+def test_windows_that_are_worked_out_apart_know_of_each_other(
+    reference, monkeypatch, at_once
+) -> None:
+    table = traffic(4_000, seed=3, days=12)
+    monitor = tg.Monitor(reference, window="1d", lateness="30d")
+    monitor.log(unlabelled(table))
+    monitor.label({"id": table["id"], "label": table["label"]})
+    whole = monitor.metrics().to_pylist()
+    monkeypatch.setattr(comparison, "ROWS_AT_ONCE", at_once)
+    parts = monitor.metrics().to_pylist()
+    key = operator.itemgetter("version", "window_start", "segment", "column", "metric")
+    assert sorted(map(repr, parts)) == sorted(map(repr, whole))
+    assert len({key(row) for row in parts}) == len(parts)
+
+
+def test_a_metric_of_ones_own_over_chances_has_no_past(reference) -> None:
+    @tg.metrics.metric("expected_positives", worse="either", bounds=(0, np.inf))
+    def expected_positives(current: BinaryEstimates) -> FloatArray:
+        """Rows that are expected to be 1."""
+        return current.chances.sum(axis=(-2, -1))
+
+    try:
+        monitor = tg.Monitor(reference, window="1d")
+        monitor.log(unlabelled(traffic(500)))
+        found = monitor.metrics("expected_positives", segments="all").to_pylist()
+    finally:
+        tg.metrics.remove("expected_positives")
+    assert len(found) == 4
+    assert all(0 < row["value"] < row["n"] or row["n"] == 0 for row in found)
+
+
+def test_a_corrected_loss_is_not_negative() -> None:
+    """Expected losses far above the known ones of the few that have a label."""
+    current = BinaryEstimates(
+        rows=[[10], [0]], chances=[[5.0], [0.0]], edges=[0.0, 1.0],
+        positives=[[2], [0]], negatives=[[0], [0]], labelled_chances=[[1.0], [0.0]],
+        log_loss=np.array(2.0), labelled_log_loss=np.array(4.0), known_log_loss=np.array(0.1),
+    )  # fmt: skip
+    nothing = BinaryOutcomes.from_confusion(tp=1, fp=0, fn=0, tn=0)
+    found = estimated_log_loss(nothing, current, labels="difference")
+    assert found.value >= 0
+
+
 def test_without_labels_in_the_reference_there_is_nothing_to_estimate_by() -> None:
     schema = tg.Schema(task="binary", prediction_id="id", prediction_score="score", label="label")
     table = unlabelled(traffic(100))
@@ -428,6 +477,11 @@ def test_an_estimator_that_cannot_be_is_refused() -> None:
     without = {name: each for name, each in prices(100, 0).items() if name != "paid"}
     with pytest.raises(ValueError, match="labelled rows"):
         tg.Reference.fit(without, PRICE, estimator="features")
+    with pytest.raises(ValueError, match="wants a label"):
+        tg.Reference.fit(without, replace(PRICE, label=None), estimator="features")
+    like = tg.Reference.fit(prices(100, 0), PRICE)
+    with pytest.raises(ValueError, match="allowed: scores, features"):
+        tg.Reference.fit(prices(100, 1), PRICE, like=like, estimator="x")  # type: ignore[arg-type]
 
 
 # --- groups ------------------------------------------------------------------------------------

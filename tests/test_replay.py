@@ -141,6 +141,36 @@ def test_labels_may_be_a_table_of_their_own():
     assert alone.predictions.equals(together.predictions)
 
 
+def test_the_time_of_labels_may_be_named_like_that_of_predictions():
+    table = traffic(100)
+    labels = table.select(["id", "late", "time"]).filter(pc.is_valid(table["late"]))
+    taken = record(table.drop_columns(["late", "known"]), SCHEMA, labels=labels, label_time="time")
+    assert "time" in taken.predictions.column_names
+    assert taken.prediction_times[0] > 0
+    with pytest.raises(tg.SchemaError, match="column 'time' is not there"):
+        record(table, SCHEMA, labels=labels.drop_columns("time"))
+
+
+@pytest.mark.parametrize(
+    ("times", "problem"),
+    [
+        (pa.array([1, 2]), "holds int64"),
+        (pa.array(["a", "b"]), "holds string"),
+        (pa.nulls(2), "holds null"),
+        (pa.array([None, 5], pa.timestamp("us", tz="UTC")), "1 rows without a time"),
+        (pa.array([1_001, 5], pa.timestamp("ns", tz="UTC")), None),
+        (pa.array([19_000, 19_001], pa.date32()), None),
+    ],
+)
+def test_times_are_those_that_a_monitor_reads(times, problem):
+    table = pa.table({"id": [1, 2], "time": times, "age": [1.0, 2.0], "late": [0, 1]})
+    if problem is None:
+        assert len(record(table, SCHEMA).predictions) == 2
+        return
+    with pytest.raises(tg.SchemaError, match=problem):
+        record(table, SCHEMA)
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [

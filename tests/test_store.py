@@ -258,6 +258,16 @@ def test_a_dead_sink_holds_a_bounded_number_of_messages(store: Store, monkeypatc
     assert left == [4, 5, 6]
 
 
+def test_of_messages_written_together_only_those_too_many_are_given_up(
+    store: Store, monkeypatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    together = [{"incident": "i1", "number": k, "title": "psi is high"} for k in range(1, 6)]
+    assert store.record(entry("w1", None, messages=together), now=NOON)
+    left = [m["number"] for m in store.messages() if m["sink"] == "log" and m["state"] == "waiting"]
+    assert left == [3, 4, 5]
+
+
 def test_the_old_goes_and_the_open_stays(store: Store) -> None:
     store.put_metrics(values(windows=30))
     store.put_sums(b"old", model="m", window=(NOON, NOON + HOUR))

@@ -118,10 +118,16 @@ def test_a_budget_keeps_a_thousand_quiet_features_quiet() -> None:
         ({"metric": "psi", "procedure": "holm"}, "'bh' or 'lord'"),
         ({"metric": "psi", "effect": 0.0}, "greater than 0"),
         ({"metric": "psi", "delay": "soon"}, "delay is a whole number and a unit"),
+        ({"metric": "psi", "direction": "up"}, "higher, lower, either or None, got 'up'"),
+        ({"metric": "psi", "warning": 2.0}, "warning of rule 'drift_null' is a chance"),
+        ({"metric": "psi", "critical": np.nan}, "critical of rule 'drift_null' is a chance"),
+        ({"metric": "psi", "rule": "constant", "warning": np.inf}, "is a number, got inf"),
+        ({"metric": "psi", "budget": -1.0}, "budget is a number of alerts a week above 0"),
+        ({"metric": "psi", "columns": "age"}, "columns is a tuple of names, got 'age'"),
     ],
 )
 def test_a_wrong_check_is_answered_with_what_is_allowed(wrong, said) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         Check(**wrong)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from tidegauge.layout import (
 )
 from tidegauge.metrics import Metric
 from tidegauge.metrics.drift import evidence
-from tidegauge.metrics.estimated import Errors, errors_of
+from tidegauge.metrics.estimated import Errors, errors_of, is_backtested
 from tidegauge.metrics.evaluate import Keys, Past, evaluate
 from tidegauge.metrics.inputs import (
     Bins,
@@ -130,9 +131,9 @@ class Comparison:
                 features=layout.schema.counted_features,
                 quiet=part.quiet,
                 alike=part.index,
-                backtest=part.past,
+                backtest=backtest,
             )
-            for part in self._parts()
+            for part, backtest in zip(self._parts(), self._backtests(metrics), strict=True)
         ]
         return pa.concat_tables(parts).unify_dictionaries() if parts else METRIC_TABLE.empty_table()
 
@@ -328,11 +329,51 @@ class Comparison:
         statistic, size, _ = evidence(reference, current)
         return Quiet.of(statistic, size)
 
-    def past(self, asked: Any) -> Past:
+    def _backtests(self, metrics: list[Metric] | None) -> list[Callable[[Any], Past | None]]:
+        """For each part, what was wrong with an estimate before; earlier windows of all parts."""
+        earlier = self._earlier(metrics)
+        return [
+            partial(part._past, {label: each.only(start, ROWS_AT_ONCE) for label, each in earlier})
+            for start, part in zip(
+                range(0, self.sums.n_rows, ROWS_AT_ONCE), self._parts(), strict=True
+            )
+        ]
+
+    def _earlier(self, metrics: list[Metric] | None) -> list[tuple[str, Errors]]:
+        """Errors of estimates in windows of the same series before each row, by metric."""
+        layout = self.sums.table.layout
+        task = layout.schema.task
+        asked = [
+            each
+            for each in (map(registry.get, registry.usual()) if metrics is None else metrics)
+            if each.estimated and is_backtested(each.name) and each.form_for(task)
+        ]
+        if not (asked and layout.estimates and task and self.sums.n_rows):
+            return []
+        parts = []
+        for part in self._parts():
+            outcomes, estimates = part.sums.outcomes(), part.sums.estimates()
+            assert outcomes is not None
+            assert estimates is not None
+            parts.append([errors_of(each.label, task, estimates, outcomes) for each in asked])
+        keys = self.keys
+        nothing = np.zeros_like(keys.segment, dtype=np.int64)
+        starts = nothing if keys.window_start is None else keys.window_start
+        ends = nothing + 1 if keys.window_end is None else keys.window_end
+        series = keys.version * np.int64(len(keys.segments)) + keys.segment
+        whole = [Errors.joined(each) for each in zip(*parts, strict=True)]
+        return [
+            (metric.label, errors.before(starts, ends, series))
+            for metric, errors in zip(asked, whole, strict=True)
+        ]
+
+    def _past(self, earlier: Mapping[str, Errors], asked: Any) -> Past | None:
         """Errors of an estimate in the reference's windows, and in earlier ones of the traffic.
 
         Windows of the same width, segment and version count, if nearly all of their labels are in.
         """
+        if asked.label not in earlier:
+            return None
         alike, rows = self._like
         known = []
         for segment, width, row in alike:
@@ -345,12 +386,7 @@ class Comparison:
         of_reference = [
             np.array([getattr(each, f.name) for each in known])[rows] for f in fields(Errors)
         ]
-        keys = self.keys
-        nothing = np.zeros_like(keys.segment, dtype=np.int64)
-        starts = nothing if keys.window_start is None else keys.window_start
-        ends = nothing + 1 if keys.window_end is None else keys.window_end
-        series = keys.version * np.int64(len(keys.segments)) + keys.segment
-        before = self._errors(asked, self.sums).before(starts, ends, series)
+        before = earlier[asked.label]
         both = zip(of_reference, (getattr(before, f.name) for f in fields(Errors)), strict=True)
         return Past(*(of_reference + earlier for of_reference, earlier in both))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -143,6 +143,9 @@ class Reference:
             raise SchemaError(f"a tg.Schema is wanted, got {type(schema).__name__}")
         if not isinstance(bins, int) or not 16 <= bins <= 4096:
             raise SchemaError(f"bins must lie between 16 and 4096, got {bins!r}")
+        if estimator not in get_args(Estimator):
+            known = ", ".join(get_args(Estimator))
+            raise SchemaError(f"estimator {estimator!r}; allowed: {known}")
         width = parse_duration(pane, role="pane")
         batches = _batches(table, sampled=check_sample_rows(sample_rows) > 0)
         first = _first(batches)

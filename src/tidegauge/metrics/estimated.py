@@ -20,7 +20,7 @@ drift): the calibrator is that of the reference. Earlier errors and arriving lab
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal, TypeAlias
@@ -41,7 +41,7 @@ from tidegauge.metrics.inputs import (
     ratio,
 )
 from tidegauge.metrics.performance import Confusion, confusion, precision_area, roc_area
-from tidegauge.metrics.registry import get, metric
+from tidegauge.metrics.registry import get, metric, names
 from tidegauge.metrics.results import Bracket, Z, value_of
 from tidegauge.metrics.significance import student_limit
 
@@ -67,6 +67,12 @@ class _Expected:
     variance: FloatArray  # of the labels, the chances being right
     corrected: FloatArray
     corrected_variance: FloatArray  # NaN without labels
+
+
+def _unlabelled(value: FloatArray, variance: FloatArray) -> _Expected:
+    """What scores alone say, for those who do not ask for labels."""
+    nothing = np.full_like(value, np.nan)
+    return _Expected(value, variance, nothing, nothing)
 
 
 def _past_variance(current: Estimates, variance: FloatArray) -> FloatArray:
@@ -125,6 +131,17 @@ class Errors:
         """No window."""
         return cls(np.zeros((), np.int64), np.zeros(()), np.zeros(()))
 
+    @classmethod
+    def joined(cls, parts: Sequence[Errors]) -> Errors:
+        """Windows of several, one after another."""
+        each = [(part.windows, part.squared, part.absolute) for part in parts]
+        return cls(*(np.concatenate(column) for column in zip(*each, strict=True)))
+
+    def only(self, start: int, n: int) -> Errors:
+        """So many windows from one on."""
+        part = slice(start, start + n)
+        return Errors(self.windows[part], self.squared[part], self.absolute[part])
+
     @property
     def total(self) -> Errors:
         """All windows together."""
@@ -140,6 +157,15 @@ class Errors:
             upto = np.concatenate([np.zeros((3, 1)), np.cumsum(each[:, by_end], axis=1)], axis=1)
             sums[:, own] = upto[:, np.searchsorted(end[by_end], start[own], side="right")]
         return Errors(sums[0].astype(np.int64), sums[1], sums[2])
+
+
+def is_backtested(name: str) -> bool:
+    """Whether an estimate has a metric of labels to be held against; a user's own may have none.
+
+    >>> is_backtested("estimated_accuracy"), is_backtested("accuracy")
+    (True, False)
+    """
+    return name.startswith("estimated_") and name.removeprefix("estimated_") in names()
 
 
 def errors_of(label: str, task: str, estimates: Estimates, outcomes: Outcomes) -> Errors:
@@ -314,6 +340,11 @@ def _of_cells(
     value = measure.of(*cells)
     slopes = _slopes(measure, cells)
     variance = ratio((slopes * _binomial(current).sum(axis=-1)).sum(axis=-1), per_row)
+    spread, share = measure.row(confusion(reference))
+    sampling = np.sqrt(ratio(spread, share * current.n))
+    if labels == "none":
+        alone = _unlabelled(value, variance)
+        return _bracket(alone, current, sampling, labels=labels, band=band)
     corrected = _corrected(current)
     better = _cells(corrected.chances, current.rows)
     at = _slopes(measure, better)
@@ -322,8 +353,6 @@ def _of_cells(
     own = ratio((at * corrected.variance).sum(axis=-1) + blind, per_row)
     own = np.where(corrected.labelled > 0, own, np.nan)
     expected = _Expected(value, variance, measure.of(*better), own)
-    spread, share = measure.row(confusion(reference))
-    sampling = np.sqrt(ratio(spread, share * current.n))
     return _bracket(expected, current, sampling, labels=labels, band=band)
 
 
@@ -547,6 +576,9 @@ def _of_curve(
     known = 1.0 if rows.shape[-1] > 1 else np.nan
     positives = current.chances.sum(axis=-2) * known
     value, variance = area(positives, rows - positives)
+    if labels == "none":
+        alone = _unlabelled(value, ratio(variance, per_row))
+        return _bracket(alone, current, sampling, labels=labels, band=band)
     corrected = _corrected(current)
     better = corrected.chances.sum(axis=-2) * known
     closer, own = area(better, np.maximum(rows - better, 0))
@@ -636,6 +668,22 @@ def estimated_average_precision(
     return _of_curve(_precision_recall, current, sampling, labels=labels, band=band)
 
 
+def _with_labels(
+    losses: tuple[FloatArray, FloatArray, FloatArray], total: FloatArray, n: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean loss of all rows where those with labels have the known one, the others a moved one.
+
+    From the expected sums (all, labelled) and the known one. Also by how much a labelled row is off
+    on average, and the rows that wait.
+    """
+    of_all, of_labelled, known = losses
+    off = np.nan_to_num(ratio(known - of_labelled, n))
+    waiting = np.maximum(total - n, 0)
+    moved = of_all - np.nan_to_num(of_labelled) + waiting * off
+    corrected = np.nan_to_num(known) + np.maximum(moved, 0)  # a loss is not negative
+    return ratio(corrected, total), off, waiting
+
+
 def _of_losses(
     losses: tuple[FloatArray, FloatArray, FloatArray],
     leverage: FloatArray,
@@ -649,17 +697,12 @@ def _of_losses(
 
     `leverage` is how much the loss of a row in each score bin differs between its two labels.
     """
-    of_all, of_labelled, known = losses
+    of_all = losses[0]
     per_row = current.rows_per_count
     total = np.asarray(current.rows.sum(axis=(-2, -1)), dtype=np.float64)
     n = _all_bins(current.labelled, current)
     binomial = (_binomial(current) * leverage**2).sum(axis=(-2, -1))
-    value = ratio(of_all, total)
-    off = np.nan_to_num(ratio(known - of_labelled, n))
-    waiting = np.maximum(total - n, 0)
-    corrected = ratio(
-        np.nan_to_num(known) + of_all - np.nan_to_num(of_labelled) + waiting * off, total
-    )
+    corrected, off, waiting = _with_labels(losses, total, n)
     own, positives = current.labelled_chances, current.positives
     squares = (
         positives
@@ -669,7 +712,7 @@ def _of_losses(
     around = _all_bins(np.nan_to_num(squares * leverage**2), current) - n * off**2
     spread = ratio(np.maximum(around, 0) + ratio(binomial, total), n)
     expected = _Expected(
-        value,
+        ratio(of_all, total),
         ratio(binomial, total**2 * per_row),
         corrected,
         ratio(waiting * spread, total * n * per_row),
@@ -774,6 +817,9 @@ def _of_matrix(
     spread = _of_columns(current.chances, slopes)
     variance = ratio(spread.sum(axis=-1), per_row)
     decided = current.decided
+    if labels == "none":
+        alone = _unlabelled(value, variance)
+        return _bracket(alone, current, sampling, labels=labels, band=band)
     known = np.asarray(np.broadcast_to(current.confusion, current.chances.shape))
     n = known.sum(axis=-2)
     has_labels = n > 0
@@ -971,9 +1017,8 @@ def estimated_multiclass_roc_auc(
     value = ratio(np.nan_to_num(area.value).sum(axis=-1), n)
     # as if the classes' errors were one: what they share is not known
     variance = ratio(np.nan_to_num(area.standard_error**2).sum(axis=-1), n * current.rows_per_count)
-    nothing = np.full_like(value, np.nan)
-    expected = _Expected(value, variance, nothing, nothing)
-    return _bracket(expected, current, nothing, labels="none", band="backtested")
+    alone = _unlabelled(value, variance)
+    return _bracket(alone, current, alone.corrected, labels="none", band="backtested")
 
 
 def _of_class_losses(
@@ -989,16 +1034,13 @@ def _of_class_losses(
 
     `spread` holds the loss and its square, summed over the labelled rows of the reference.
     """
-    of_all, of_labelled, known = losses
+    of_all = losses[0]
     total = current.decided.sum(axis=-1)
     known_rows = np.asarray(np.broadcast_to(current.confusion, current.chances.shape))
     n = known_rows.sum(axis=(-2, -1))
     rows = reference.confusion.sum(axis=(-2, -1))
     variance = np.maximum(ratio(spread[1], rows) - ratio(spread[0], rows) ** 2, 0)
-    off = np.nan_to_num(ratio(known - of_labelled, n))
-    waiting = np.maximum(total - n, 0)
-    moved = of_all - np.nan_to_num(of_labelled) + waiting * off
-    corrected = ratio(np.nan_to_num(known) + np.maximum(moved, 0), total)
+    corrected, _, waiting = _with_labels(losses, total, n)
     expected = _Expected(
         ratio(of_all, total),
         ratio(variance, current.n),
@@ -1085,10 +1127,7 @@ def _of_errors(
     """
     of_all, of_labelled, known, distance = sums
     total, n = current.rows, current.labelled
-    off = np.nan_to_num(ratio(known - of_labelled, n))
-    waiting = np.maximum(total - n, 0)
-    moved = np.maximum((of_all - of_labelled) + waiting * off, 0)  # a loss is not negative
-    corrected = ratio(known + moved, total)
+    corrected, off, waiting = _with_labels((of_all, of_labelled, known), total, n)
     around = np.maximum(distance - n * off**2, 0)
     spread = ratio(around + np.nan_to_num(variance), n)  # one row more, of the reference's variance
     return _Expected(

@@ -129,7 +129,7 @@ class Groups(NamedTuple):
         return known | ({} if self.estimates is None else {GroupEstimates: self.estimates})
 
 
-Backtest: TypeAlias = Callable[["_Asked"], Past]
+Backtest: TypeAlias = Callable[["_Asked"], Past | None]
 
 
 class _Asked(NamedTuple):

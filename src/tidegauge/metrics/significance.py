@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -89,13 +90,19 @@ def student_limit(degrees: IntArray) -> FloatArray:
     >>> student_limit(np.array([1, 9, 10_000])).round(3)
     array([12.706,  2.262,  1.965])
     """
-    distinct, place = np.unique(np.minimum(degrees, MANY), return_inverse=True)
-    low, high = np.full(distinct.shape, 1.9), np.full(distinct.shape, 13.0)
+    return np.asarray(_student_limits()[np.minimum(degrees, MANY)])
+
+
+@cache
+def _student_limits() -> FloatArray:
+    """Limits for 0 to MANY degrees of freedom."""
+    degrees = np.arange(MANY + 1)
+    low, high = np.full(degrees.shape, 1.9), np.full(degrees.shape, 13.0)
     for _ in range(60):
         middle = (low + high) / 2
-        beyond = student_tail(middle, distinct) > 0.025
+        beyond = student_tail(middle, degrees) > 0.025
         low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-    return np.asarray(high[place].reshape(np.shape(degrees)))
+    return high
 
 
 @dataclass(frozen=True, slots=True)
