@@ -353,8 +353,10 @@ def test_a_metric_of_ones_own_over_chances_has_no_past(reference) -> None:
 def test_a_corrected_loss_is_not_negative() -> None:
     """Expected losses far above the known ones of the few that have a label."""
     current = BinaryEstimates(
-        rows=[[10], [0]], chances=[[5.0], [0.0]], edges=[0.0, 1.0],
-        positives=[[2], [0]], negatives=[[0], [0]], labelled_chances=[[1.0], [0.0]],
+        estimated_rows=np.array(10), rows=[[5, 5], [0, 0]],
+        chances=[[2.0, 3.0], [0.0, 0.0]], edges=[0.0, 0.5, 1.0],
+        positives=[[1, 1], [0, 0]], negatives=[[0, 0], [0, 0]],
+        labelled_chances=[[0.4, 0.6], [0.0, 0.0]],
         log_loss=np.array(2.0), labelled_log_loss=np.array(4.0), known_log_loss=np.array(0.1),
     )  # fmt: skip
     nothing = BinaryOutcomes.from_confusion(tp=1, fp=0, fn=0, tn=0)
