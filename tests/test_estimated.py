@@ -473,6 +473,18 @@ def test_features_see_what_scores_do_not() -> None:
     assert off["features"] < 0.02 < off["scores"]
 
 
+def test_values_that_stand_for_none_are_none_to_the_trees() -> None:
+    schema = replace(PRICE, features={"age": tg.numeric(missing=[-1]), "kind": tg.categorical()})
+    table, found = prices(2_000, 0), []
+    table["age"][::5] = np.nan
+    for nothing in (np.nan, -1.0):
+        told = {**table, "age": np.where(np.isnan(table["age"]), nothing, table["age"])}
+        monitor = tg.Monitor(tg.Reference.fit(told, schema, estimator="features"))
+        monitor.log({name: each for name, each in told.items() if name != "paid"})
+        found.append(monitor.metrics(["estimated_mae"]).column("value").to_pylist())
+    assert found[0] == found[1]
+
+
 def test_an_estimator_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="allowed: scores, features"):
         tg.Reference.fit(prices(100, 0), PRICE, estimator="trees")  # type: ignore[arg-type]

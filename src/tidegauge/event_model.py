@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidegauge._core import Batch, SchemaError, Vocabulary, find_codes, read_numbers
+from tidegauge._core import Batch, SchemaError, find_codes, read_numbers
 from tidegauge.calibration import Calibrator
 
 if TYPE_CHECKING:
@@ -182,10 +182,11 @@ def _features(
         kind = batch.kind(name)
         known = columns[name].categories
         if known is None and kind in ("bool", "integer", "float"):
-            table[:, place] = read_numbers(batch, name, start, stop)
+            values = read_numbers(batch, name, start, stop)
+            values[np.isin(values, columns[name].column.missing)] = np.nan
+            table[:, place] = values
         elif known is not None and kind in ("bool", "integer", "float", "text"):
-            fixed = Vocabulary(known.texts, max(1, len(known)))
-            codes = find_codes(batch, name, fixed, start, stop)
+            codes = find_codes(batch, name, known, start, stop)
             table[:, place] = np.where(codes < 0, np.nan, codes)
     return table
 

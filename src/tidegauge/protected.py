@@ -51,8 +51,9 @@ def fairness_table(
     """Compute fairness metrics of some attributes for every window and version of a table."""
     sets = attributes(table.layout)
     current, usual = {}, {}
+    wanted = any(metric.estimated for metric in metrics)
     for name in names:
-        own = _group_chances(reference.table, sets[name])
+        own = _group_chances(reference.table, sets[name]) if wanted else None
         here = _read(table, span, sets[name], own, versions=versions)
         there = _read(reference.table, EVERYTHING, sets[name], own)
         current[name], usual[name] = _side_by_side(here.groups, there.groups)
@@ -99,7 +100,7 @@ def _read(
     table: WindowTable,
     span: Span,
     columns: tuple[str, ...],
-    own: Mapping[str, Calibrator],
+    own: Mapping[str, Calibrator] | None,
     *,
     versions: Sequence[str] | None = None,
 ) -> _Sheet:
@@ -157,11 +158,11 @@ def _counts(sums: WindowSums) -> list[FloatArray]:
 
 
 def _expected(
-    sums: WindowSums, keys: Keys, own: Mapping[str, Calibrator]
+    sums: WindowSums, keys: Keys, own: Mapping[str, Calibrator] | None
 ) -> list[FloatArray] | None:
     """Counts of `GroupEstimates` for every row of the sums; None where nothing is estimated."""
-    estimates = sums.estimates()
-    if estimates is None:
+    estimates = None if own is None else sums.estimates()
+    if own is None or estimates is None:
         return None
     assert isinstance(estimates, BinaryEstimates)
     chances = np.array(estimates.chances)
