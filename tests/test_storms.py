@@ -160,11 +160,12 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -
     sent: list[int] = []
     numbers = iter(range(1_000_000))
     lock = threading.Lock()
+    over = threading.Event()
     with server_process(tmp_path) as server:
 
         def write(_: int) -> None:
             caller = server.caller()
-            while True:
+            while not over.is_set():
                 with lock:
                     number = next(numbers)
                     sent.append(number)
@@ -176,10 +177,13 @@ def test_a_stop_under_load_loses_nothing_that_was_acknowledged(tmp_path: Path) -
 
         with ThreadPoolExecutor(6) as pool:
             writers = pool.map(write, range(6))
-            until(lambda: len(acknowledged) > 60)
-            began = time.monotonic()
-            assert server.stop() == 0
-            assert time.monotonic() - began < 20
+            try:
+                until(lambda: len(acknowledged) > 60)
+                began = time.monotonic()
+                assert server.stop() == 0
+                assert time.monotonic() - began < 20
+            finally:
+                over.set()
             list(writers)
     with server_process(tmp_path) as again:
         caller = again.caller()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 import threading
 import time
@@ -259,14 +260,18 @@ def rules_of(history: HistoryConfig) -> Rules:
 def serve(config: Config) -> None:
     """Run a server until SIGTERM or SIGINT, then drain it."""
     sys.setswitchinterval(SWITCH)
-    asked = threading.Event()
+    # Python's own handler runs between its steps, and one that comes just before the thread waits
+    # would wake nobody. The byte is written as the signal comes.
+    asked, teller = socket.socketpair()
+    teller.setblocking(False)
+    signal.set_wakeup_fd(teller.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
+        signal.signal(number, lambda *_: None)
     with Server(config) as server:
         for name, door in server.doors.items():
             if door.port is not None:
                 sys.stderr.write(f"tidegauge: {name} on port {door.port}\n")
         sys.stderr.write(f"tidegauge: listening on port {server.port}\n")
         sys.stderr.flush()
-        asked.wait()
+        asked.recv(1)
         log.info("asked to stop")
