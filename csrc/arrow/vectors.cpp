@@ -1,35 +1,22 @@
 #include "arrow/vectors.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 
 #include "arrow/read.hpp"
 #include "errors.hpp"
+#include "histogram/slot.hpp"
 
 namespace tidegauge {
 namespace {
-
-// Exact: the half's exponent lands 112 below the float's, subnormals too; all ones stay all ones.
-float from_half(std::uint16_t half) noexcept {
-  const std::uint32_t magnitude = (half & 0x7fffU) << 13;
-  const float value = std::bit_cast<float>(magnitude) * 0x1p112F;
-  const std::uint32_t bits = magnitude >= 0x0f800000U ? magnitude | 0x7f800000U : std::bit_cast<std::uint32_t>(value);
-  return std::bit_cast<float>(bits | (half & 0x8000U) << 16);
-}
 
 // Copies members as floats; false when one of them is not finite or too large.
 template <typename T>
 bool copy_members(const T* members, i64 width, float* out) noexcept {
   std::uint32_t bad = 0;
   for (i64 k = 0; k < width; ++k) {
-    float member;
-    if constexpr (std::is_same_v<T, std::uint16_t>) {
-      member = from_half(members[k]);
-    } else {
-      member = static_cast<float>(members[k]);
-    }
+    const float member = to_float(members[k]);
     bad |= std::abs(member) <= kLargestMember ? 0U : 1U;
     out[k] = member;
   }
@@ -39,7 +26,7 @@ bool copy_members(const T* members, i64 width, float* out) noexcept {
 bool read_members(const ColumnView& members, i64 first, i64 width, float* out) noexcept {
   const i64 begin = members.offset + first;
   switch (members.type) {
-    case Type::kFloat16: return copy_members(static_cast<const std::uint16_t*>(members.values) + begin, width, out);
+    case Type::kFloat16: return copy_members(static_cast<const Half*>(members.values) + begin, width, out);
     case Type::kFloat32: return copy_members(static_cast<const float*>(members.values) + begin, width, out);
     default: return copy_members(static_cast<const f64*>(members.values) + begin, width, out);
   }

@@ -19,7 +19,12 @@ TIDE_FN f64 to_double(T value) {
   return static_cast<f64>(value);
 }
 
-TIDE_FN f64 to_double(Half half) {
+template <typename T>
+TIDE_FN f32 to_float(T value) {
+  return static_cast<f32>(value);
+}
+
+TIDE_FN f32 to_float(Half half) {
   union {
     u32 bits;
     f32 value;
@@ -29,8 +34,10 @@ TIDE_FN f64 to_double(Half half) {
   both.bits = magnitude << 13;
   both.value *= 0x1p112F;  // subnormals too
   both.bits = sign | (magnitude < 0x7c00U ? both.bits : 0x7f800000U | magnitude << 13);
-  return static_cast<f64>(both.value);
+  return both.value;
 }
+
+TIDE_FN f64 to_double(Half half) { return static_cast<f64>(to_float(half)); }
 
 template <typename T>
 TIDE_FN i64 integer_of(T value) {
