@@ -1,4 +1,4 @@
-"""Groups of protected attributes: counted live, and compared as Fairlearn does."""
+"""Groups of protected attributes: counted live, and compared as Fairlearn and AIF360 do."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from aif360.sklearn import metrics as aif360
 from fairlearn import metrics as fairlearn
 
 import tidegauge as tg
@@ -88,6 +89,62 @@ def test_values_are_those_of_fairlearn(name: str, method: str) -> None:
             rows["label"], rows["score"] >= 0.5, sensitive_features=groups, method=method
         )
         assert value_of(ours) == pytest.approx(theirs)
+
+
+def against_privileged(name: str, groups: GroupOutcomes) -> float:
+    """Value of the group that stands beside the privileged one."""
+    return float(value_of(getattr(fairness, name)(groups, against="b", minimum=0))[0])
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("statistical_parity_difference", aif360.statistical_parity_difference),
+        ("disparate_impact", aif360.disparate_impact_ratio),
+        ("average_odds_difference", aif360.average_odds_difference),
+        ("average_predictive_value_difference", aif360.average_predictive_value_difference),
+    ],
+)
+def test_a_group_stands_beside_the_privileged_one_as_in_aif360(ours: str, theirs) -> None:
+    for seed in range(5):
+        rows = people(500, seed)
+        groups = np.where(rows["race"] == "b", "b", "a")
+        decision = (rows["score"] >= 0.5).astype(int)
+        found = against_privileged(ours, outcomes(rows, ("a", "b"), groups))
+        expected = theirs(rows["label"], decision, prot_attr=groups, priv_group="b")
+        assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1, 2])
+def test_entropies_are_those_of_aif360(alpha: float) -> None:
+    rows = people(500)
+    groups = np.where(rows["race"] == "rare", "c", rows["race"])
+    decision = (rows["score"] >= 0.5).astype(int)
+    counts = outcomes(rows, ("a", "b", "c"), groups)
+    assert fairness.generalized_entropy_index(counts, alpha=alpha) == pytest.approx(
+        aif360.generalized_entropy_error(rows["label"], decision, alpha=alpha)
+    )
+    found = fairness.between_group_entropy_index(counts, alpha=alpha, minimum=0)
+    assert found == pytest.approx(
+        aif360.between_group_generalized_entropy_error(
+            rows["label"], decision, prot_attr=groups, alpha=alpha
+        )
+    )
+
+
+@pytest.mark.parametrize("concentration", [0.5, 1.0])
+def test_differential_fairness_is_the_smoothed_one_of_aif360(concentration: float) -> None:
+    rows = people(500)
+    groups = np.where(rows["race"] == "rare", "c", rows["race"])
+    counts = outcomes(rows, ("a", "b", "c"), groups)
+    found = fairness.differential_fairness(counts, concentration=concentration, minimum=0)
+    expected = aif360.smoothed_edf(  # theirs is shared out between the two decisions
+        rows["label"],
+        (rows["score"] >= 0.5).astype(int),
+        prot_attr=groups,
+        concentration=2 * concentration,
+    )
+    assert found == pytest.approx(expected)
 
 
 def test_decisions_are_compared_before_any_label_has_arrived() -> None:
