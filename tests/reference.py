@@ -1095,13 +1095,57 @@ def slopes_of(name, tp, fn, ones, zeros):
     }[name]
 
 
+def bin_middle(score, edges):
+    place = min(np.searchsorted(edges, score, side="right"), len(edges) - 1)
+    return (edges[place - 1] + edges[place]) / 2
+
+
+def confidence_of(score, decision, edges):
+    middle = bin_middle(score, edges)
+    return middle if decision else 1 - middle
+
+
+def surest(reference, rows, edges):
+    """ATC: share of rows as sure as the surest of the reference, as many as were right there."""
+    if not reference:
+        return math.nan
+    left = sum(d == y for _, d, y in reference)
+    before = [(-confidence_of(s, d, edges), d) for s, d, _ in reference]
+    now = [(-confidence_of(s, d, edges), d) for s, d, *_ in rows]
+    total = 0.0
+    for each in sorted({*before, *now}):
+        n = before.count(each)
+        total += now.count(each) * (min(left / n, 1.0) if n else float(left > 0))
+        left = max(left - n, 0)
+    return total / len(rows)
+
+
+def moved(reference, rows, edges):
+    """DoC: accuracy of the reference plus the slope on confidence times its change."""
+    if not reference:
+        return math.nan
+    sure = np.array([confidence_of(s, d, edges) for s, d, _ in reference])
+    right = np.array([float(d == y) for _, d, y in reference])
+    spread = (sure**2).mean() - sure.mean() ** 2
+    slope = ((right * sure).mean() - right.mean() * sure.mean()) / spread if spread > 0 else 0.0
+    now = np.mean([confidence_of(s, d, edges) for s, d, *_ in rows])
+    return min(max(right.mean() + slope * (now - sure.mean()), 0.0), 1.0)
+
+
+GUESSES = {"atc": surest, "doc": moved}
+
+
 def estimated_cells(name, measure):
     """CBPE of a function of the confusion counts."""
 
-    def definition(reference, current, *, labels="none", band="backtested"):
+    def definition(
+        reference, current, *, labels="none", band="backtested", estimator="best", edges=None
+    ):
         rows, past = current
         if not rows:
             return math.nan
+        if estimator == "average_confidence":
+            rows = [(s, d, bin_middle(s, edges), y) for s, d, _, y in rows]
         ones, zeros = (sum(d == decision for _, d, _, _ in rows) for decision in (1, 0))
         total = len(rows) if name.endswith("tives") else 1
 
@@ -1123,9 +1167,10 @@ def estimated_cells(name, measure):
         )
         if not labelled_of(rows):
             own = math.nan
-        return total * combined(
-            value_of(tp, fn), variance, value_of(*better), own, past=past, labels=labels
-        )
+        value = value_of(tp, fn)
+        if estimator in GUESSES:
+            value = GUESSES[estimator](reference, rows, edges)
+        return total * combined(value, variance, value_of(*better), own, past=past, labels=labels)
 
     return definition
 

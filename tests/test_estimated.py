@@ -537,3 +537,52 @@ def test_gaps_between_groups_before_labels_are_those_of_chances_within_groups() 
         assert row["status"] == "ok"
         assert row["label_share"] == 0.0
         assert row["n"] == n
+
+
+# --- choice ------------------------------------------------------------------------------------
+
+
+def test_what_was_off_least_before_is_taken_and_named(reference) -> None:
+    """Labels turn out as raw scores say, and not as those of the reference were calibrated."""
+    table = traffic(24_000, seed=12, days=12)
+    table["label"] = (np.random.default_rng(0).random(24_000) < table["score"]).astype(int)
+    monitor = tg.Monitor(reference, window="1d", lateness="60d")
+    monitor.log(unlabelled(table))
+    names = ("calibrated", "average_confidence", "atc", "doc")
+    each = {name: tg.metrics.get("estimated_accuracy", estimator=name) for name in names}
+
+    def rows(metric: object) -> list[dict[str, object]]:
+        return monitor.metrics(metric, segments="all").to_pylist()  # type: ignore[arg-type]
+
+    assert {row["status"] for row in rows("estimated_accuracy")} == {"ok"}
+    first = table["time"] < START + 8 * DAY
+    monitor.label({"id": table["id"][first], "label": table["label"][first]})
+    chosen = rows("estimated_accuracy")
+    apart = {name: rows(metric) for name, metric in each.items()}
+    assert {row["status"] for row in chosen[:3]} == {"ok"}  # fewer than three windows to judge by
+    assert chosen[-1]["status"] == "ok, by average_confidence"
+    for place, row in enumerate(chosen):
+        best = row["status"].removeprefix("ok, by ").replace("ok", "calibrated")
+        for column in ("value", "lower", "upper", "noise_floor", "n"):
+            assert row[column] == apart[best][place][column]
+    half = tg.metrics.get("estimated_accuracy", labels="blend")
+    assert rows(half)[0]["value"] == rows("accuracy")[0]["value"]
+
+
+def test_average_confidence_atc_and_doc_are_those_of_single_rows(reference) -> None:
+    past, table = traffic(20_000, seed=1, days=20), traffic(6_000, seed=13, days=1)
+    monitor = tg.Monitor(reference, window="1d")
+    monitor.log(unlabelled(table))
+    before, now = (np.maximum(each["score"], 1 - each["score"]) for each in (past, table))
+    right = ((past["score"] >= 0.5) == past["label"]).astype(float)
+    slope = np.cov(right, before)[0, 1] / before.var(ddof=1)
+    expected = {
+        "average_confidence": now.mean(),
+        "atc": (now >= np.quantile(before, 1 - right.mean())).mean(),
+        "doc": right.mean() + slope * (now.mean() - before.mean()),
+    }
+    for name, value in expected.items():
+        metric = tg.metrics.get("estimated_accuracy", estimator=name)
+        found = values_of(monitor, [metric], segments="all")
+        assert found[0, 0] == pytest.approx(value, abs=2e-3)
+        assert found[0, 1] < value < found[0, 2]

@@ -75,7 +75,8 @@ def expected(name, form, task, plain, options):
         extra = (metric_inputs.EDGES,)
     if task == "multiclass":
         extra = (metric_inputs.CLASSES,)
-    if task == "binary" and name in ("estimated_log_loss", "estimated_brier_score"):
+    by_middles = ("estimated_accuracy", "estimated_log_loss", "estimated_brier_score")
+    if task == "binary" and name in by_middles:
         options = options | {"edges": metric_inputs.SCORE_EDGES}
     return reference.DEFINITIONS[name, task](*plain.values(), *extra, **options)
 

@@ -344,18 +344,22 @@ class Comparison:
         layout = self.sums.table.layout
         task = layout.schema.task
         asked = [
-            each
+            tried
             for each in (map(registry.get, registry.usual()) if metrics is None else metrics)
             if each.estimated and is_backtested(each.name) and each.form_for(task)
+            for tried in each.tried(task)
         ]
         if not (asked and layout.estimates and task and self.sums.n_rows):
             return []
         parts = []
         for part in self._parts():
-            outcomes, estimates = part.sums.outcomes(), part.sums.estimates()
+            sides = Side(part, part.sums, None), Side(part, part.reference_sums, part.index)
+            (outcomes, usual), estimates = [each.outcomes() for each in sides], sides[0].estimates()
             assert outcomes is not None
+            assert usual is not None
             assert estimates is not None
-            parts.append([errors_of(each.label, task, estimates, outcomes) for each in asked])
+            labels = [each.label for each in asked]
+            parts.append([errors_of(each, task, estimates, outcomes, usual) for each in labels])
         keys = self.keys
         nothing = np.zeros_like(keys.segment, dtype=np.int64)
         starts = nothing if keys.window_start is None else keys.window_start
@@ -380,7 +384,7 @@ class Comparison:
             key = (asked.label, segment, width)
             if key not in self.reference.errors:
                 windows = self.reference.windows(width, segment) if row >= 0 else None
-                found = None if windows is None else self._errors(asked, windows).total
+                found = None if windows is None else self._errors(asked, windows, row).total
                 self.reference.errors[key] = Errors.none() if found is None else found
             known.append(self.reference.errors[key])
         of_reference = [
@@ -388,16 +392,20 @@ class Comparison:
         ]
         before = earlier[asked.label]
         both = zip(of_reference, (getattr(before, f.name) for f in fields(Errors)), strict=True)
-        return Past(*(of_reference + earlier for of_reference, earlier in both))
+        sums = [of_reference + earlier for of_reference, earlier in both]
+        windows, squared, absolute = sums
+        return Past(windows, squared, absolute, before.windows, before.absolute)
 
-    def _errors(self, asked: Any, sums: WindowSums) -> Errors:
-        """Errors of an estimate in windows."""
+    def _errors(self, asked: Any, sums: WindowSums, row: int) -> Errors:
+        """Errors of an estimate in windows of a row of the reference."""
         outcomes, estimates = sums.outcomes(), sums.estimates()
+        usual = Side(self, self.reference_sums, np.array([row])).outcomes()
         task = sums.table.layout.schema.task
         assert outcomes is not None
         assert estimates is not None
+        assert usual is not None
         assert task is not None
-        return errors_of(asked.label, task, estimates, outcomes)
+        return errors_of(asked.label, task, estimates, outcomes, usual)
 
     def _extremes(self, counted: CountedColumn) -> FloatArray:
         sides = (self.sums, self.reference_sums)

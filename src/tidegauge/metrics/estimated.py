@@ -12,7 +12,8 @@ Two options are common to all metrics here:
   are in, of the reference and of the traffic. "sampling" is three sampling errors to either side,
   as NannyML has them.
 
-The noise floor is the mean absolute error over these earlier windows.
+The noise floor is the mean absolute error over these earlier windows. `estimator`, of the accuracy
+of a binary task, says what it is estimated by; "best" takes what was off least in earlier windows.
 
 No estimate without labels can see that the same score has come to mean something else (concept
 drift): the calibrator is that of the reference. Earlier errors and arriving labels can.
@@ -27,6 +28,11 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from tidegauge.metrics.confidence import (
+    above_threshold,
+    moved_with_confidence,
+    with_raw_scores,
+)
 from tidegauge.metrics.inputs import (
     BinaryEstimates,
     BinaryOutcomes,
@@ -47,11 +53,14 @@ from tidegauge.metrics.significance import student_limit
 
 Labels: TypeAlias = Literal["none", "difference", "blend"]
 Band: TypeAlias = Literal["backtested", "sampling"]
+Estimator: TypeAlias = Literal["best", "calibrated", "average_confidence", "atc", "doc"]
 _Cells: TypeAlias = tuple[Any, Any, Any, Any]  # TP, FN, decided 1 and 0
 
 STRATA = 5  # of each decision, with as many predictions each as score bins allow
 SAMPLING_ERRORS = 3  # to either side, NannyML's band
 MATURE = 0.95  # share of labels from which a window's errors count
+CHOSEN_FROM = 3  # earlier windows from which one estimator is preferred to another
+ESTIMATOR = "estimator"  # the option that says by what something is estimated
 STEP = 1e-100  # of a complex derivative, which loses no digit
 SMALLEST = 2.220446049250313e-16  # scores are kept this far from 0 and 1 in logarithms
 
@@ -168,11 +177,17 @@ def is_backtested(name: str) -> bool:
     return name.startswith("estimated_") and name.removeprefix("estimated_") in names()
 
 
-def errors_of(label: str, task: str, estimates: Estimates, outcomes: Outcomes) -> Errors:
+def errors_of(
+    label: str, task: str, estimates: Estimates, outcomes: Outcomes, reference: Outcomes
+) -> Errors:
     """Errors of a metric's estimate before labels, by window; nothing where labels are due."""
-    estimated = get(get(label).name)  # as it is before labels
+    estimated = get(label)
+    form = estimated.form_for(task)
+    assert form is not None
+    by = {name: value for name, value in estimated.chosen.items() if name == ESTIMATOR}
+    by = by if ESTIMATOR in form.options else {}  # all else as it is before labels
     realised = get(estimated.name.removeprefix("estimated_")).function_for(task)
-    guess = value_of(estimated.function_for(task)(reference=outcomes, current=estimates))
+    guess = value_of(form.function(reference=reference, current=estimates, **by))
     truth = value_of(realised(current=outcomes))
     share = ratio(outcomes.labelled_rows, estimates.n)
     error = np.where(share >= MATURE, guess - truth, np.nan)
@@ -333,11 +348,15 @@ def _of_cells(
     *,
     labels: Labels,
     band: Band,
+    guess: FloatArray | None = None,
 ) -> Bracket:
-    """Estimate a function of the confusion counts; errors by the delta method."""
+    """Estimate a function of the confusion counts; errors by the delta method.
+
+    Where a `guess` is given, it is the value before labels; labels correct the counts all the same.
+    """
     per_row = current.rows_per_count
     cells = _cells(current.chances, current.rows)
-    value = measure.of(*cells)
+    value = measure.of(*cells) if guess is None else guess
     slopes = _slopes(measure, cells)
     variance = ratio((slopes * _binomial(current).sum(axis=-1)).sum(axis=-1), per_row)
     spread, share = measure.row(confusion(reference))
@@ -376,17 +395,30 @@ def estimated_accuracy(
     *,
     labels: Labels = "none",
     band: Band = "backtested",
+    estimator: Estimator = "best",
 ) -> Bracket:
     """Share of the decisions that are expected to be right.
 
-    (TP + TN) / all, of expected counts. Range 0 to 1. Undefined without scored predictions.
+    (TP + TN) / all, of expected counts. Range 0 to 1. Undefined without scored predictions. Of
+    `estimator`, "calibrated" counts calibrated scores (CBPE), "average_confidence" raw ones; "atc"
+    is the share of rows surer than as many of the reference as were right, "doc" the reference's
+    accuracy moved with the mean confidence. "best" is the one that was off least in earlier windows
+    of the traffic whose labels are in, and calibrated scores where fewer than three are known;
+    `status` says so where another one is taken.
 
     >>> float(estimated_accuracy(*EXAMPLE).value)
     0.775
 
     Source: CBPE; NannyML for the formula and the sampling band.
     """
-    return _of_cells(_ACCURACY, reference, current, labels=labels, band=band)
+    guess = None
+    if estimator == "average_confidence":
+        current = with_raw_scores(current)
+    elif estimator == "atc":
+        guess = above_threshold(reference, current)
+    elif estimator == "doc":
+        guess = moved_with_confidence(reference, current)
+    return _of_cells(_ACCURACY, reference, current, labels=labels, band=band, guess=guess)
 
 
 @metric("estimated_precision", worse="lower", bounds=(0, 1), noise=past_error)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from tidegauge.metrics.drift import evidence
+from tidegauge.metrics.estimated import CHOSEN_FROM, Estimator
 from tidegauge.metrics.inputs import (
     ESTIMATES,
     OTHER_GROUP,
@@ -45,8 +46,12 @@ from tidegauge.values import METRIC_TABLE
 
 BLOCK_BYTES = 1 << 22  # of counts stacked at a time; temporaries take a few times as much
 
-STATUSES = ("ok", "no data", "no labels", "no reference", "undefined", "not kept")
-_OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED, _NOT_KEPT = range(len(STATUSES))
+OTHERWISE = get_args(Estimator)[2:]  # what a value may be estimated by instead of the usual
+STATUSES = (
+    *("ok", "no data", "no labels", "no reference", "undefined", "not kept"),
+    *(f"ok, by {estimator}" for estimator in OTHERWISE),
+)
+_OK, _NO_DATA, _NO_LABELS, _NO_REFERENCE, _UNDEFINED, _NOT_KEPT, _BY_OTHER = range(7)
 _TESTED: dict[str, type] = {"numeric": Fine, "categorical": Bins}
 _VALUE, _LOWER, _UPPER, _NOISE, _REFERENCE = range(5)
 _CHAMPION = "whose champion is named by Monitor(champion=...)"
@@ -114,6 +119,21 @@ class Past(NamedTuple):
     past_windows: IntArray
     past_squared: FloatArray
     past_absolute: FloatArray
+    live_windows: IntArray  # of these, the windows of the traffic: no estimator was fitted on them
+    live_absolute: FloatArray
+
+    def live(self, cells: slice) -> FloatArray:
+        """Mean absolute error in windows of the traffic, where enough are known, [1, cells]."""
+        n = self.live_windows[None, cells]
+        return ratio(self.live_absolute[None, cells], np.where(n >= CHOSEN_FROM, n, 0))
+
+    def sums(self, cells: slice) -> dict[str, npt.NDArray[Any]]:
+        """What estimates hold of it, for some cells of a model."""
+        return {
+            "past_windows": self.past_windows[None, cells],
+            "past_squared": self.past_squared[None, cells],
+            "past_absolute": self.past_absolute[None, cells],
+        }
 
 
 class Groups(NamedTuple):
@@ -138,6 +158,7 @@ class _Asked(NamedTuple):
     label: str
     form: Form
     options: dict[str, Any]
+    tried: tuple[_Asked, ...] = ()  # what the best is chosen from, where there is a choice
 
     def compute(self, **inputs: Any) -> Result:
         """Call the function with the chosen options."""
@@ -154,7 +175,13 @@ class _Asked(NamedTuple):
 
 def _asked(metric: Metric, form: Form) -> _Asked:
     options = {name: value for name, value in metric.chosen.items() if name in form.options}
-    return _Asked(metric.label, form, options)
+    tried = metric.tried(form.tasks[0]) if form.tasks else (metric,)
+    return _Asked(
+        metric.label,
+        form,
+        options,
+        tuple(_asked(each, form) for each in tried) if len(tried) > 1 else (),
+    )
 
 
 class _Part(NamedTuple):
@@ -516,7 +543,7 @@ def _measured(
         status=np.zeros(shape, dtype=np.int8),
         evidence=np.full((3 if tested else 0, len(named), rows), np.nan),
     )
-    past = [backtest(each) if backtest and each.form.estimated else None for each in asked]
+    past = [_past_of(each, backtest) for each in asked]
     current = _stacked([part.current for part in group])
     reference = _stacked([part.reference for part in group])
     step = max(1, len(group) * BLOCK_BYTES * rows // max(_bytes(current), 1))
@@ -537,21 +564,20 @@ def _fill(
     reference: Inputs,
     current: Inputs,
     *,
-    past: Sequence[Past | None],
+    past: Sequence[Sequence[Past | None]],
     alike: IntArray | None = None,
 ) -> None:
     """Evaluate all metrics of a block in some of its cells."""
+    otherwise = np.zeros(block.status[..., cells].shape, dtype=np.int8)
     sides = {"current": current, "reference": reference}
     for m, asked in enumerate(block.asked):
         form = asked.form
         place = _last_first if form.per_class or form.per_group else _as_is
         inputs = {side: _pick(sides[side], kinds) for side, kinds in form.inputs.items()}
         baseline = _pick(reference, form.inputs["current"])
-        if (known := past[m]) is not None:
-            errors = {name: each[None, cells] for name, each in known._asdict().items()}
-            inputs["current"] = replace(inputs["current"], **errors)
+        tried = [_with_past(inputs, each, cells) for each in past[m]]
         values, n = block.values[:, :, m, cells], block.n[:, :, m, cells]
-        result = asked.compute(**inputs)
+        result = (asked.tried or (asked,))[0].compute(**tried[0])
         value = place(np.asarray(value_of(result)))
         if value.shape != values[_VALUE].shape:
             raise ValueError(
@@ -561,19 +587,65 @@ def _fill(
             )
         values[_VALUE] = value
         n[0] = place(result.n) if isinstance(result, PerGroup) else inputs["current"].n
-        if limits := _interval(result, inputs["current"]):
+        if limits := _interval(result, tried[0]["current"]):
             values[_LOWER] = np.clip(place(limits[0]), *form.bounds)
             values[_UPPER] = np.clip(place(limits[1]), *form.bounds)
         if baseline is not None:
             n[1] = baseline.n
         if "reference" in inputs or form.noise:
-            values[_NOISE] = asked.noise(**inputs)
+            values[_NOISE] = asked.noise(**tried[0])
+        if asked.tried:
+            otherwise[:, m] = _choose(
+                values, asked, tried, [each and each.live(cells) for each in past[m]]
+            )
         own = form.estimated or "reference" not in inputs
         if own and baseline is not None and form.scale == "rate":
             beside = {"reference": inputs["reference"]} if "reference" in inputs else {}
             usual = place(_usual(asked, baseline, alike, beside))
             values[_REFERENCE] = np.where(n[1] > 0, usual, np.nan)
-    block.status[..., cells] = _status(block, cells, current)
+    status = _status(block, cells, current)
+    chosen = (status == _OK) & (otherwise > 0)
+    block.status[..., cells] = np.where(chosen, _BY_OTHER - 1 + otherwise, status)
+
+
+def _past_of(asked: _Asked, backtest: Backtest | None) -> list[Past | None]:
+    """Earlier errors of a metric, or of each of its estimators."""
+    each = asked.tried or (asked,)
+    return [backtest(one) if backtest and one.form.estimated else None for one in each]
+
+
+def _with_past(inputs: Mapping[str, Any], past: Past | None, cells: slice) -> dict[str, Any]:
+    if past is None:
+        return dict(inputs)
+    return {**inputs, "current": replace(inputs["current"], **past.sums(cells))}
+
+
+def _choose(
+    values: FloatArray,
+    asked: _Asked,
+    tried: Sequence[Mapping[str, Any]],
+    errors: Sequence[FloatArray | None],
+) -> npt.NDArray[np.int8]:
+    """Put the estimator that was off least in place of the first: its place among all, [1, R].
+
+    `errors` are those in windows of the traffic, NaN where fewer than CHOSEN_FROM are known, and
+    the first stays.
+    """
+    chosen = np.zeros(values.shape[1:], dtype=np.int8)
+    least = errors[0]
+    for place, (each, inputs, error) in enumerate(zip(asked.tried, tried, errors, strict=True)):
+        if least is None or error is None or not (better := error < least).any():
+            continue
+        least = np.where(better, error, least)
+        noise = np.asarray(each.noise(**inputs))
+        result = each.compute(**inputs)
+        limits = _interval(result, inputs["current"])
+        assert limits is not None
+        found = (value_of(result), *(np.clip(limit, *each.form.bounds) for limit in limits), noise)
+        for row, own in zip((_VALUE, _LOWER, _UPPER, _NOISE), found, strict=True):
+            values[row] = np.where(better, own, values[row])
+        chosen[np.broadcast_to(better, chosen.shape)] = place
+    return chosen
 
 
 def _usual(

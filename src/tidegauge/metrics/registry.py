@@ -157,6 +157,18 @@ class Metric:
         defaults = {name: value for form in self.forms for name, value in form.options.items()}
         return defaults | dict(self.chosen)
 
+    def tried(self, target: str | None) -> tuple[Metric, ...]:
+        """Itself by each estimator that "best" chooses from, or itself alone.
+
+        >>> [each.label for each in get("estimated_accuracy").tried("binary")][2:]
+        ['estimated_accuracy(estimator=atc)', 'estimated_accuracy(estimator=doc)']
+        """
+        form = self.form_for(target)
+        if form is None or "estimator" not in form.options or self.options["estimator"] != "best":
+            return (self,)
+        choices = [name for name in form.choices["estimator"] if name != "best"]
+        return tuple(self.with_options(estimator=name) for name in choices)
+
     def form_for(self, target: str | None) -> Form | None:
         """Find what serves a task or a kind of column; with None, what serves the traffic.
 
