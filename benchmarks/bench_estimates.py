@@ -18,6 +18,7 @@ import argparse
 import json
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,29 +182,7 @@ def whole_windows(case: Case, monitor: tg.Monitor) -> NDArray[np.bool_]:
     return np.asarray(rows > 0.8 * np.median(rows))
 
 
-# Next to them: what is easy, and the peer.
-
-
-def simple(case: Case, realised: dict[str, Floats], days: NDArray[Any]) -> dict[str, Floats]:
-    """Accuracy by average confidence, ATC and difference of confidences, from single rows."""
-    score_name = case.schema.score_columns[0]
-
-    def sides(table: pa.Table) -> tuple[Floats, Floats]:
-        scores = table[score_name].to_numpy()
-        return scores, np.maximum(scores, 1 - scores)
-
-    scores, before = sides(case.reference)
-    labels = case.reference[case.schema.label].cast(pa.float64()).to_numpy()
-    right = ((scores >= case.schema.threshold) == labels)[~np.isnan(labels)]
-    least = np.quantile(before, 1 - right.mean())
-    _, now = sides(case.current)
-    found: dict[str, list[float]] = {"average confidence": [], "ATC": [], "difference of it": []}
-    for day in np.unique(days):
-        inside = now[days == day]
-        found["average confidence"].append(inside.mean())
-        found["ATC"].append((inside >= least).mean())
-        found["difference of it"].append(right.mean() - before.mean() + inside.mean())
-    return {name: np.array(values) for name, values in found.items()}
+# Next to them: the peer.
 
 
 def nannyml(case: Case) -> dict[str, dict[str, Floats]] | str:
@@ -289,8 +268,7 @@ def estimates() -> None:
             usual = truth[name]["reference_value"][kept]
             line("reference value", name, [("error", error(usual, real))])
             if name == "accuracy" and case.schema.task == "binary":
-                for how, values in simple(case, truth, _days(case)).items():
-                    line(how, name, [("error", error(values[kept], real))])
+                _other_estimators(first, case, real, kept)
             for method in methods:
                 bands = before[method, name]
                 found = [("error", error(bands["backtested"]["value"][kept], real))]
@@ -320,13 +298,17 @@ def estimates() -> None:
             print(peer)
 
 
-def _days(case: Case) -> NDArray[Any]:
-    """Start of the window that each row lies in."""
-    times = case.current[case.schema.timestamp].cast(pa.timestamp("us")).to_numpy()
-    if case.window == "1d":
-        return times.astype("datetime64[D]")
-    weeks = (times.astype("datetime64[D]").astype(np.int64) - 4) // 7  # from Monday to Sunday
-    return np.asarray(weeks)
+def _other_estimators(
+    monitor: tg.Monitor, case: Case, real: Floats, kept: NDArray[np.bool_]
+) -> None:
+    """What accuracy may be estimated by instead, and what the labels of earlier windows chose."""
+    for estimator in ("average_confidence", "atc", "doc", "best"):
+        each = rows_of(monitor, case, "estimated_accuracy", estimator=estimator)
+        inside = covers(each["lower"][kept], each["upper"][kept], real)
+        found = [("error", error(each["value"][kept], real)), ("backtested covers", inside)]
+        line(f"by {estimator}, earlier labels", "accuracy", found)
+    table = monitor.metrics("estimated_accuracy", segments="all", window=case.window)
+    print("chosen:", dict(Counter(table["status"].to_pylist())))
 
 
 def _with_some_labels(

@@ -1132,6 +1132,14 @@ def moved(reference, rows, edges):
     return min(max(right.mean() + slope * (now - sure.mean()), 0.0), 1.0)
 
 
+TASK_NAMES = ("binary", "multiclass", "regression")
+
+
+def windows_before(current, *_):
+    rows, past = current
+    return len(past) if rows else math.nan
+
+
 GUESSES = {"atc": surest, "doc": moved}
 
 
@@ -1593,6 +1601,7 @@ DEFINITIONS = {
         (function.__name__, "regression"): function
         for function in (rmse, rmsle, wape, r2, explained_variance)
     },
+    **{("backtested_windows", task): windows_before for task in TASK_NAMES},
     ("estimated_mae", "regression"): estimated_error(abs),
     ("estimated_mse", "regression"): estimated_error(lambda error: error**2),
     ("estimated_rmse", "regression"): estimated_error(lambda error: error**2, root=True),

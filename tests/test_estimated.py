@@ -586,3 +586,20 @@ def test_average_confidence_atc_and_doc_are_those_of_single_rows(reference) -> N
         found = values_of(monitor, [metric], segments="all")
         assert found[0, 0] == pytest.approx(value, abs=2e-3)
         assert found[0, 1] < value < found[0, 2]
+
+
+def test_reports_say_what_bands_rest_on_and_what_estimates_cannot_see(reference) -> None:
+    table = traffic(8_000, seed=14, days=8)
+    monitor = tg.Monitor(reference, window="1d", lateness="60d")
+    monitor.log(unlabelled(table))
+    assert "rest on 20 earlier windows whose labels are in" in _flat(monitor)
+    first = table["time"] < START + 2 * DAY
+    monitor.label({"id": table["id"][first], "label": table["label"][first]})
+    for text in (_flat(monitor), monitor.report().to_html()):
+        assert "rest on 20 to 22 earlier windows whose labels are in" in text
+        assert "No estimate without labels can see" in text
+    assert "estimate" not in " ".join(repr(monitor.report(metrics="psi")).split())
+
+
+def _flat(monitor: tg.Monitor) -> str:
+    return " ".join(repr(monitor.report()).split())

@@ -17,7 +17,7 @@ import reference
 import tidegauge as tg
 from tidegauge import metrics
 from tidegauge.metrics import registry
-from tidegauge.metrics.inputs import TASKS, Bins, Fine, RegressionOutcomes
+from tidegauge.metrics.inputs import ESTIMATES, TASKS, Bins, Fine, RegressionOutcomes
 from tidegauge.metrics.page import metric_page
 from tidegauge.metrics.registry import Metric, metric
 from tidegauge.metrics.results import PerClass, PerGroup, value_of
@@ -59,7 +59,9 @@ def variants(form):
 
 
 def kind_of(types, task):
-    return TASKS[task] if task and len(types) > 1 else types[0]
+    if not task or len(types) == 1:
+        return types[0]
+    return next(each[task] for each in (TASKS, ESTIMATES) if each[task] in types)
 
 
 def draw(form, task, random, size=40):

@@ -394,7 +394,8 @@ class Comparison:
         both = zip(of_reference, (getattr(before, f.name) for f in fields(Errors)), strict=True)
         sums = [of_reference + earlier for of_reference, earlier in both]
         windows, squared, absolute = sums
-        return Past(windows, squared, absolute, before.windows, before.absolute)
+        of_traffic = (before.windows, before.squared, before.absolute)
+        return Past(windows, squared, absolute, *of_traffic)
 
     def _errors(self, asked: Any, sums: WindowSums, row: int) -> Errors:
         """Errors of an estimate in windows of a row of the reference."""

@@ -201,7 +201,34 @@ def facts(reading: Reading) -> list[str]:
         )
     if reading.scores:
         sentences.append(_performance_fact(reading.scores))
-    return sentences
+    return sentences + _estimate_facts(reading.table)
+
+
+def _estimate_facts(table: pa.Table) -> list[str]:
+    """What estimated values rest on, and what they cannot see."""
+    if not any(name.startswith("estimated_") for name in summary.names(table, "metric")):
+        return []
+    whole = summary.select(table, metric="backtested_windows", segment=summary.ALL)
+    found = summary.grid(summary.by_window(whole), by="metric").value
+    known = found[np.isfinite(found)]
+    facts = []
+    if len(known):
+        least, most = int(known.min()), int(known.max())
+        n = f"{least:,} to {count(most, 'earlier window')}" if least < most else ""
+        facts.append(
+            f"Bands of estimates rest on {n or count(most, 'earlier window')} whose labels are in"
+            f"{'; with fewer than three they say little' if least < 3 else ''}."
+        )
+    by = map(str, summary.names(table, "status"))
+    others = sorted(each.removeprefix("ok, by ") for each in by if each.startswith("ok, by "))
+    if others:
+        named = " and ".join(name.replace("_", " ") for name in others)
+        facts.append(f"In some windows accuracy is estimated by {named}, off least before.")
+    return [
+        *facts,
+        "No estimate without labels can see that a score has come to mean something else "
+        "(concept drift).",
+    ]
 
 
 def _drifted_fact(table: pa.Table) -> list[str]:

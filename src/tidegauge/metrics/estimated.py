@@ -13,7 +13,7 @@ Two options are common to all metrics here:
   as NannyML has them.
 
 The noise floor is the mean absolute error over these earlier windows. `estimator`, of the accuracy
-of a binary task, says what it is estimated by; "best" takes what was off least in earlier windows.
+of a binary task, says what it is estimated by; "best" lets earlier windows choose.
 
 No estimate without labels can see that the same score has come to mean something else (concept
 drift): the calibrator is that of the reference. Earlier errors and arriving labels can.
@@ -60,6 +60,7 @@ STRATA = 5  # of each decision, with as many predictions each as score bins allo
 SAMPLING_ERRORS = 3  # to either side, NannyML's band
 MATURE = 0.95  # share of labels from which a window's errors count
 CHOSEN_FROM = 3  # earlier windows from which one estimator is preferred to another
+WINDOWS = "backtested_windows"
 ESTIMATOR = "estimator"  # the option that says by what something is estimated
 STEP = 1e-100  # of a complex derivative, which loses no digit
 SMALLEST = 2.220446049250313e-16  # scores are kept this far from 0 and 1 in logarithms
@@ -174,6 +175,8 @@ def is_backtested(name: str) -> bool:
     >>> is_backtested("estimated_accuracy"), is_backtested("accuracy")
     (True, False)
     """
+    if name == WINDOWS:
+        return True
     return name.startswith("estimated_") and name.removeprefix("estimated_") in names()
 
 
@@ -186,9 +189,11 @@ def errors_of(
     assert form is not None
     by = {name: value for name, value in estimated.chosen.items() if name == ESTIMATOR}
     by = by if ESTIMATOR in form.options else {}  # all else as it is before labels
-    realised = get(estimated.name.removeprefix("estimated_")).function_for(task)
-    guess = value_of(form.function(reference=reference, current=estimates, **by))
-    truth = value_of(realised(current=outcomes))
+    guess = truth = np.zeros(np.shape(estimates.n))
+    if estimated.name != WINDOWS:
+        realised = get(estimated.name.removeprefix("estimated_")).function_for(task)
+        guess = value_of(form.function(reference=reference, current=estimates, **by))
+        truth = value_of(realised(current=outcomes))
     share = ratio(outcomes.labelled_rows, estimates.n)
     error = np.where(share >= MATURE, guess - truth, np.nan)
     if estimated.forms[0].scale == "total":
@@ -196,6 +201,25 @@ def errors_of(
     known = ~np.isnan(error)
     error = np.where(known, error, 0.0)
     return Errors(known.astype(np.int64), error**2, np.abs(error))
+
+
+@metric(WINDOWS, worse="lower", bounds=(0, inf), scale="total", family="labels")
+def backtested_windows(
+    current: BinaryEstimates | MulticlassEstimates | RegressionEstimates,
+) -> FloatArray:
+    """How many earlier windows, with their labels in, the back-tested bands of estimates rest on.
+
+    Windows of the same width and segment: those of the reference, and those of the traffic that
+    ended before. Range 0 to infinity; with fewer than three a band says little. Undefined without
+    predictions.
+
+    >>> nothing = BinaryEstimates(estimated_rows=4, rows=[[0], [4]], chances=0.0, edges=[0.0, 1.0],
+    ...                           past_windows=12)
+    >>> float(backtested_windows(nothing))
+    12.0
+    """
+    known = np.where(current.n > 0, 1.0, np.nan)
+    return np.asarray(current.past_windows * known)
 
 
 # Binary: correction by labels, within strata.
@@ -402,9 +426,9 @@ def estimated_accuracy(
     (TP + TN) / all, of expected counts. Range 0 to 1. Undefined without scored predictions. Of
     `estimator`, "calibrated" counts calibrated scores (CBPE), "average_confidence" raw ones; "atc"
     is the share of rows surer than as many of the reference as were right, "doc" the reference's
-    accuracy moved with the mean confidence. "best" is the one that was off least in earlier windows
-    of the traffic whose labels are in, and calibrated scores where fewer than three are known;
-    `status` says so where another one is taken.
+    accuracy moved with the mean confidence. "best" is calibrated scores, until labels of three or
+    more earlier windows of the traffic are in and say that another one was off by less, on average
+    and by more than a standard error; `status` then names it.
 
     >>> float(estimated_accuracy(*EXAMPLE).value)
     0.775

@@ -120,12 +120,19 @@ class Past(NamedTuple):
     past_squared: FloatArray
     past_absolute: FloatArray
     live_windows: IntArray  # of these, the windows of the traffic: no estimator was fitted on them
+    live_squared: FloatArray
     live_absolute: FloatArray
 
     def live(self, cells: slice) -> FloatArray:
-        """Mean absolute error in windows of the traffic, where enough are known, [1, cells]."""
-        n = self.live_windows[None, cells]
-        return ratio(self.live_absolute[None, cells], np.where(n >= CHOSEN_FROM, n, 0))
+        """Mean absolute error in windows of the traffic and its standard error, [2, 1, cells].
+
+        NaN where too few are known.
+        """
+        windows = self.live_windows[None, cells]
+        n = np.where(windows >= CHOSEN_FROM, windows, 0)
+        mean = ratio(self.live_absolute[None, cells], n)
+        spread = np.maximum(ratio(self.live_squared[None, cells], n) - mean**2, 0)
+        return np.stack([mean, np.sqrt(ratio(spread, n))])
 
     def sums(self, cells: slice) -> dict[str, npt.NDArray[Any]]:
         """What estimates hold of it, for some cells of a model."""
@@ -628,15 +635,17 @@ def _choose(
 ) -> npt.NDArray[np.int8]:
     """Put the estimator that was off least in place of the first: its place among all, [1, R].
 
-    `errors` are those in windows of the traffic, NaN where fewer than CHOSEN_FROM are known, and
-    the first stays.
+    `errors` are those in windows of the traffic. The first stays unless another was off by less
+    than it by a standard error, and where fewer than CHOSEN_FROM windows are known.
     """
     chosen = np.zeros(values.shape[1:], dtype=np.int8)
-    least = errors[0]
+    if errors[0] is None:
+        return chosen
+    least = errors[0][0] - errors[0][1]
     for place, (each, inputs, error) in enumerate(zip(asked.tried, tried, errors, strict=True)):
-        if least is None or error is None or not (better := error < least).any():
+        if not place or error is None or not (better := error[0] < least).any():
             continue
-        least = np.where(better, error, least)
+        least = np.where(better, error[0], least)
         noise = np.asarray(each.noise(**inputs))
         result = each.compute(**inputs)
         limits = _interval(result, inputs["current"])
