@@ -95,9 +95,11 @@ def moment(microseconds: int) -> Any:
 
 
 def told(monitor: tg.Monitor, window: str) -> pa.Table:
-    """Metrics but the one that depends on how finely the ages of predictions are known."""
+    """Metrics but those that depend on how finely the ages of predictions and windows are known."""
     table = monitor.metrics(window=window)
-    return table.filter(pc.not_equal(table["metric"], "expected_label_share"))
+    for name in ("expected_label_share", "backtested_windows"):
+        table = table.filter(pc.not_equal(table["metric"], name))
+    return table
 
 
 # Rolling up.
