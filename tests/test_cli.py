@@ -291,6 +291,17 @@ def test_report_shows_tables_and_writes_the_page(ask, tmp_path):
     assert page.stat().st_size > 1_000
 
 
+def test_report_shows_fairness_and_what_estimates_cannot_see(ask):
+    roles = (*ROLES, "--protected", "origin")
+    assert ask("fit", "reference.parquet", "--out", "fair.tide", *roles)[0] == 0
+    code, out, _ = ask("report", "fair.tide", "predictions.parquet", "--labels", "labels.parquet")
+    assert code == 0
+    assert "Fairness" in out
+    assert "demographic_parity_difference" in out
+    assert "origin=JFK" in out
+    assert "(concept drift)" in " ".join(out.split())
+
+
 def test_tables_fit_a_narrow_terminal(ask, monkeypatch):
     from rich.console import Console
 

@@ -406,9 +406,23 @@ def show_report(report: tg.Report, html: Path | None) -> Iterator[Any]:
     yield from show_drift(reading)
     yield from show_integrity(reading)
     yield from show_performance(reading)
+    yield from show_fairness(reading)
     yield from show_own(reading)
     if html:
         yield f"wrote {html}"
+
+
+def show_fairness(reading: page.Reading, *, limit: int = 30) -> Iterator[Any]:
+    """Show the gaps of protected attributes and the values of their groups, beside chance."""
+    gaps = [(name, gap) for name, gaps in reading.fairness.items() for gap in gaps]
+    known = [(name, gap) for name, gap in gaps if not np.isnan(gap.value)]
+    rows = [
+        [name, gap.metric, *map(number, (gap.value, gap.lower, gap.upper, gap.floor))]
+        for name, gap in known[:limit]
+    ]
+    if rows:
+        head = ["<attribute or group", "<metric", "value", "lower", "upper", "by chance"]
+        yield grid(f"Fairness{more(known, limit)}", head, rows)
 
 
 def show_own(reading: page.Reading, *, limit: int = 30) -> Iterator[Any]:
