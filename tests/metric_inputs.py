@@ -316,7 +316,6 @@ def group_estimates(rows: list[tuple[str, int, float, float]]) -> GroupEstimates
         fp=total(lambda d, c: d * (1 - c)) * 1.0,
         fn=total(lambda d, c: (1 - d) * c) * 1.0,
         tn=total(lambda d, c: (1 - d) * (1 - c)) * 1.0,
-        **dict.fromkeys(("scored", "positive", "score_sum"), np.zeros((len(GROUPS), 10))),
     )
 
 

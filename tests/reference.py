@@ -776,16 +776,26 @@ def expected_share_of(hit, of):
 EXPECTED_HITS = expected_share_of(lambda d, y: d, lambda d, y: y == 1)
 EXPECTED_ALARMS = expected_share_of(lambda d, y: d, lambda d, y: y == 0)
 
+
+def before_labels(definition):
+    """The gap of expected counts; the kind of its interval does not move it."""
+
+    def values(rows, band="backtested", **options):
+        return definition(rows, **options)
+
+    return values
+
+
 FAIRNESS = {
-    "estimated_equal_opportunity_difference": gap_of(EXPECTED_HITS),
-    "estimated_equalized_odds_difference": both(
-        gap_of(EXPECTED_HITS), gap_of(EXPECTED_ALARMS), max
+    "estimated_equal_opportunity_difference": before_labels(gap_of(EXPECTED_HITS)),
+    "estimated_equalized_odds_difference": before_labels(
+        both(gap_of(EXPECTED_HITS), gap_of(EXPECTED_ALARMS), max)
     ),
-    "estimated_predictive_parity_difference": gap_of(
-        expected_share_of(lambda d, y: y, lambda d, y: d == 1)
+    "estimated_predictive_parity_difference": before_labels(
+        gap_of(expected_share_of(lambda d, y: y, lambda d, y: d == 1))
     ),
-    "estimated_accuracy_difference": gap_of(
-        expected_share_of(lambda d, y: d == y, lambda d, y: True)
+    "estimated_accuracy_difference": before_labels(
+        gap_of(expected_share_of(lambda d, y: d == y, lambda d, y: True))
     ),
     "estimated_average_odds_difference": mean_gap(EXPECTED_HITS, EXPECTED_ALARMS),
     "demographic_parity_difference": gap_of(selection),
@@ -1138,6 +1148,12 @@ TASK_NAMES = ("binary", "multiclass", "regression")
 def windows_before(current, *_):
     rows, past = current
     return len(past) if rows else math.nan
+
+
+def unsupported_share(current):
+    rows, _ = current
+    blind = [stratum for stratum in strata_of(rows).values() if not labelled_of(stratum)]
+    return divide(sum(map(len, blind)), len(rows))
 
 
 GUESSES = {"atc": surest, "doc": moved}
@@ -1601,6 +1617,7 @@ DEFINITIONS = {
         (function.__name__, "regression"): function
         for function in (rmse, rmsle, wape, r2, explained_variance)
     },
+    ("unsupported_share", "binary"): unsupported_share,
     **{("backtested_windows", task): windows_before for task in TASK_NAMES},
     ("estimated_mae", "regression"): estimated_error(abs),
     ("estimated_mse", "regression"): estimated_error(lambda error: error**2),

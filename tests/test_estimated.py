@@ -566,6 +566,48 @@ def test_gaps_between_groups_before_labels_are_those_of_chances_within_groups() 
         assert row["n"] == n
 
 
+def test_bands_of_gaps_are_made_of_earlier_gaps() -> None:
+    """What a score means for one of the groups changes in the traffic, which labels then show."""
+
+    def people(n: int, days: int, seed: int, power: float) -> dict[str, np.ndarray]:
+        random = np.random.default_rng(seed)
+        score, sex = random.beta(2, 2, n), random.choice(["F", "M"], n)
+        chance = np.where(sex == "F", score**power, score)
+        return {
+            "id": np.arange(n) + 1_000_000 * seed,
+            "time": START + np.arange(n) * days // n * DAY,
+            "score": score,
+            "sex": sex,
+            "label": (random.random(n) < chance).astype(int),
+        }
+
+    schema = replace(SCHEMA, segments=[], protected=["sex"])
+    past, now = people(20_000, 10, 1, 1.0), people(20_000, 10, 2, 2.5)
+    now["time"] += 20 * DAY
+    monitor = tg.Monitor(tg.Reference.fit(past, schema), window="1d", lateness="90d")
+    monitor.log(unlabelled(now))
+    names = ("equal_opportunity", "equalized_odds", "predictive_parity", "accuracy")
+
+    def told(**options: str) -> list[dict[str, np.ndarray]]:
+        asked = [tg.metrics.get(f"estimated_{name}_difference", **options) for name in names]
+        tables = [monitor.metrics(each) for each in asked]
+        columns = ("value", "lower", "upper", "noise_floor")
+        return [{name: table[name].to_numpy() for name in columns} for table in tables]
+
+    before, sampling = told(), told(band="sampling")
+    early = now["time"] < START + 28 * DAY
+    monitor.label({"id": now["id"][early], "label": now["label"][early]})
+    for name, first, after, counts in zip(names, before, told(), sampling, strict=True):
+        truth = monitor.metrics(f"{name}_difference")["value"].to_numpy()[:8]
+        assert_array_equal(first["value"], after["value"])
+        assert_array_equal(first["value"], counts["value"])
+        error = np.abs(truth - first["value"][:8])
+        assert (first["noise_floor"] < 0.1).all()  # of the ten windows of the reference
+        expected = (10 * first["noise_floor"][8] + error.sum()) / 18
+        assert after["noise_floor"][8] == pytest.approx(expected)
+        assert after["lower"][0] == first["lower"][0]  # nothing had ended before it
+
+
 # --- choice ------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +12,9 @@ import pyarrow as pa
 from tidegauge._core import SPECIALS, fit_isotonic
 from tidegauge.calibration import Calibrator
 from tidegauge.layout import Layout
-from tidegauge.metrics import Metric
-from tidegauge.metrics.evaluate import Groups, Keys, evaluate_groups
+from tidegauge.metrics import Metric, get
+from tidegauge.metrics.estimated import MATURE, Errors, is_backtested
+from tidegauge.metrics.evaluate import Groups, Keys, Past, evaluate_groups
 from tidegauge.metrics.inputs import (
     BinaryEstimates,
     BinaryOutcomes,
@@ -21,11 +22,14 @@ from tidegauge.metrics.inputs import (
     GroupEstimates,
     GroupOutcomes,
     IntArray,
+    ratio,
 )
 from tidegauge.metrics.performance import by_tenth
+from tidegauge.metrics.results import value_of
 from tidegauge.reference import Reference
 from tidegauge.window import EVERYTHING, Span, WindowSums, WindowTable
 
+Counted: TypeAlias = GroupOutcomes | GroupEstimates
 GROUP_LABELS = 500  # of the reference, from which a group may have a calibrator of its own
 POSITIVE = {"1", "true"}  # decisions that are favourable where the schema names no `positive`
 
@@ -51,12 +55,18 @@ def fairness_table(
     """Compute fairness metrics of some attributes for every window and version of a table."""
     sets = attributes(table.layout)
     current, usual = {}, {}
-    wanted = any(metric.estimated for metric in metrics)
+    estimated = [metric for metric in metrics if metric.estimated]
     for name in names:
-        own = _group_chances(reference.table, sets[name]) if wanted else None
+        own = _group_chances(reference.table, sets[name]) if estimated else None
         here = _read(table, span, sets[name], own, versions=versions)
         there = _read(reference.table, EVERYTHING, sets[name], own)
-        current[name], usual[name] = _side_by_side(here.groups, there.groups)
+        both = _side_by_side(here.groups, there.groups)
+        past = {
+            metric.label: _past(metric, reference, here, (name, sets[name]), own)
+            for metric in estimated
+            if own is not None and here.groups.estimates is not None and _is_gap(metric)
+        }
+        current[name], usual[name] = both[0]._replace(past=past), both[1]
     return evaluate_groups(here.keys, current, usual, model=model, metrics=metrics)
 
 
@@ -68,15 +78,62 @@ class _Sheet:
     groups: Groups
 
 
+def _is_gap(metric: Metric) -> bool:
+    """Whether an estimate has one value for the attribute, and a metric to be held against."""
+    return is_backtested(metric.name) and not metric.forms[0].per_group
+
+
+def _past(
+    metric: Metric,
+    reference: Reference,
+    here: _Sheet,
+    attribute: tuple[str, tuple[str, ...]],
+    own: Mapping[str, Calibrator] | None,
+) -> Past:
+    """Errors of an estimated gap in the reference's windows, and in earlier ones of the traffic."""
+    keys, name = here.keys, attribute[0]
+    nothing = np.zeros(len(keys.segment), dtype=np.int64)
+    starts = nothing if keys.window_start is None else keys.window_start
+    ends = nothing + 1 if keys.window_end is None else keys.window_end
+    widths = nothing if keys.window_start is None else ends - starts
+    distinct, row = np.unique(widths, return_inverse=True)
+    known = []
+    for width in distinct.tolist():
+        key = (metric.label, name, width)
+        if key not in reference.errors:
+            pane, found = reference.table.pane, Errors.none()
+            if pane and width and width % pane == 0:
+                windows = _read(reference.table, Span(width, width), attribute[1], own)
+                found = _errors(metric, windows.groups).total
+            reference.errors[key] = found
+        known.append(reference.errors[key])
+    before = _errors(metric, here.groups).before(starts, ends, keys.version.astype(np.int64))
+    of_traffic = [getattr(before, each.name) for each in fields(Errors)]
+    of_reference = [np.array([getattr(e, f.name) for e in known])[row] for f in fields(Errors)]
+    sums = [past + live for past, live in zip(of_reference, of_traffic, strict=True)]
+    return Past(*sums, *of_traffic)
+
+
+def _errors(metric: Metric, groups: Groups) -> Errors:
+    """Errors of an estimated gap before labels, by window; nothing where labels are due."""
+    realised = get(metric.name.removeprefix("estimated_"))
+    options = {name: value for name, value in metric.chosen.items() if name in realised.options}
+    sides = (metric.forms[0], groups.estimates), (realised.forms[0], groups.outcomes)
+    guess, truth = (value_of(form.function(current=each, **options)) for form, each in sides)
+    share = ratio(groups.outcomes.n, groups.outcomes.predictions)
+    return Errors.of(np.where(share >= MATURE, guess - truth, np.nan))
+
+
 def _side_by_side(current: Groups, usual: Groups) -> tuple[Groups, Groups]:
     """Both sides with the same groups; the reference, as a whole, beside every window."""
     names = tuple(sorted({*current.outcomes.names, *usual.outcomes.names}))
     n = len(current.outcomes.decided)
 
-    def beside(here: GroupOutcomes, there: GroupOutcomes) -> tuple[Any, Any]:
+    def beside(here: Counted, there: Counted) -> tuple[Any, Any]:
         whole = [each.sum(axis=0, keepdims=True) for each in _arranged(there, names)]
         repeated = (np.broadcast_to(each, (n, *each.shape[1:])) for each in whole)
-        return type(here)(names, *_arranged(here, names)), type(here)(names, *repeated)
+        kind: Any = type(here)
+        return kind(names, *_arranged(here, names)), kind(names, *repeated)
 
     outcomes = beside(current.outcomes, usual.outcomes)
     estimates: tuple[Any, Any] = (None, None)
@@ -85,7 +142,7 @@ def _side_by_side(current: Groups, usual: Groups) -> tuple[Groups, Groups]:
     return Groups(outcomes[0], estimates[0]), Groups(outcomes[1], estimates[1])
 
 
-def _arranged(groups: GroupOutcomes, names: tuple[str, ...]) -> list[FloatArray]:
+def _arranged(groups: Counted, names: tuple[str, ...]) -> list[FloatArray]:
     """Counts in another order of the groups, zeros for those that were not met."""
     place = [names.index(name) for name in groups.names]
     arranged = []
@@ -127,7 +184,11 @@ def _read(
     names = tuple(keys.segments[code] for code in segments)
     outcomes = GroupOutcomes(names, *map(spread, _counts(sums)))
     expected = _expected(sums, keys, own)
-    estimates = None if expected is None else GroupEstimates(names, *map(spread, expected))
+    estimates = None
+    if expected is not None:
+        decided, selected, *counts = map(spread, expected)
+        tp, fp, fn, tn = counts
+        estimates = GroupEstimates(names, decided, selected, tp, fp, fn, tn)
     groups = Groups(outcomes, estimates)
     timed = keys.window_start is not None
     return _Sheet(

@@ -137,6 +137,13 @@ class Errors:
     absolute: FloatArray
 
     @classmethod
+    def of(cls, error: FloatArray) -> Errors:
+        """Errors by window; NaN where nothing is known."""
+        known = ~np.isnan(error)
+        error = np.where(known, error, 0.0)
+        return cls(known.astype(np.int64), error**2, np.abs(error))
+
+    @classmethod
     def none(cls) -> Errors:
         """No window."""
         return cls(np.zeros((), np.int64), np.zeros(()), np.zeros(()))
@@ -198,9 +205,7 @@ def errors_of(
     error = np.where(share >= MATURE, guess - truth, np.nan)
     if estimated.forms[0].scale == "total":
         error = ratio(error, estimates.n)
-    known = ~np.isnan(error)
-    error = np.where(known, error, 0.0)
-    return Errors(known.astype(np.int64), error**2, np.abs(error))
+    return Errors.of(error)
 
 
 @metric(WINDOWS, worse="lower", bounds=(0, inf), scale="total", family="labels")
@@ -280,6 +285,23 @@ def _corrected(current: BinaryEstimates) -> _Corrected:
         np.where(has_labels, 0.0, blind).sum(axis=-1),
         ratio(_all_bins(labelled, current), total),
     )
+
+
+@metric("unsupported_share", worse="higher", bounds=(0, 1), family="labels")
+def unsupported_share(current: BinaryEstimates) -> FloatArray:
+    """Share of the predictions that labels say nothing about: those in strata without any label.
+
+    Strata are the fifths of each decision's rows by score. There an estimate that labels correct
+    (`labels="difference"` or `"blend"`) stays as it was. Range 0 to 1; 1 before the first label.
+    Undefined without scored predictions.
+
+    >>> float(unsupported_share(EXAMPLE[1]))
+    1.0
+    """
+    stratum = _stratum_of(current.rows)
+    rows = _by_stratum(current.rows, stratum)
+    blind = np.where(_by_stratum(current.labelled, stratum) > 0, 0.0, rows)
+    return ratio(blind.sum(axis=(-2, -1)), rows.sum(axis=(-2, -1)))
 
 
 def _all_bins(values: FloatArray | IntArray, current: BinaryEstimates) -> FloatArray:

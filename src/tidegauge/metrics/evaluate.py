@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
@@ -148,6 +149,7 @@ class Groups(NamedTuple):
 
     outcomes: GroupOutcomes
     estimates: GroupEstimates | None
+    past: Mapping[str, Past] = MappingProxyType({})  # by the label of an estimated metric
 
     @property
     def inputs(self) -> Inputs:
@@ -523,7 +525,8 @@ def _group_blocks(
     per_group = tuple(each for each in asked if each.form.per_group)
     part, rows = _Part(attribute, current.inputs, reference.inputs), len(current.outcomes.decided)
     if whole:
-        yield _measured([part], whole, rows)
+        known = current.past
+        yield _measured([part], whole, rows, backtest=lambda each: known.get(each.label))
     if per_group:
         columns = (*current.outcomes.names, f"{attribute}={OTHER_GROUP}")
         yield _measured([part], per_group, rows, columns=columns)

@@ -5,6 +5,9 @@ chance alone, so it carries as noise floor the gap to expect of groups that are 
 its interval is widened for the number of pairs; a value of one group is set against the other
 groups, with an interval widened for the number of groups. Groups with fewer than `minimum`
 decisions are pooled into "(other)".
+
+Estimated gaps carry, as other estimates, an interval of about 90 % from the errors of earlier
+windows whose labels are in; with `band="sampling"` that of the counts, if labels came as expected.
 """
 
 from __future__ import annotations
@@ -26,9 +29,11 @@ from tidegauge.metrics.inputs import (
     ratio,
 )
 from tidegauge.metrics.registry import metric
-from tidegauge.metrics.results import Bracket, PerGroup, newcombe, wilson
+from tidegauge.metrics.results import Bracket, PerGroup, Z, newcombe, wilson
+from tidegauge.metrics.significance import student_limit
 
 Method: TypeAlias = Literal["between_groups", "to_overall"]
+Band: TypeAlias = Literal["backtested", "sampling"]
 
 MINIMUM = 30  # decisions of a group that stands by itself
 
@@ -672,9 +677,28 @@ def group_calibration_error(current: GroupOutcomes, *, minimum: int = MINIMUM) -
 # Before labels: the same of expected counts, by what scores mean within each group.
 
 
-@metric("estimated_equal_opportunity_difference", worse="higher", bounds=(0, 1))
+def _past_error(current: GroupEstimates, **_: object) -> FloatArray:
+    """Mean absolute error of the estimated gap over earlier windows whose labels are in."""
+    return ratio(current.past_absolute, current.past_windows)
+
+
+def _banded(gap: Bracket, current: GroupEstimates, band: Band) -> Bracket:
+    """Take limits from earlier errors, to which what chance does counts as two more windows."""
+    if band == "sampling":
+        return gap
+    chance = ((gap.upper - gap.lower) / (2 * Z)) ** 2
+    squared = (2 * chance + current.past_squared) / (2 + current.past_windows)
+    half = student_limit(current.past_windows + 1) * np.sqrt(squared)
+    return Bracket(gap.value, gap.value - half, gap.value + half)
+
+
+@metric("estimated_equal_opportunity_difference", worse="higher", bounds=(0, 1), noise=_past_error)
 def estimated_equal_opportunity_difference(
-    current: GroupEstimates, *, method: Method = "between_groups", minimum: int = MINIMUM
+    current: GroupEstimates,
+    *,
+    method: Method = "between_groups",
+    minimum: int = MINIMUM,
+    band: Band = "backtested",
 ) -> Bracket:
     """How far apart the groups are expected to lie in how often a positive is decided 1.
 
@@ -687,17 +711,19 @@ def estimated_equal_opportunity_difference(
     >>> estimated_equal_opportunity_difference(two).value.round(3)
     np.float64(0.05)
     """
-    return equal_opportunity_difference(current, method=method, minimum=minimum)
+    gap = equal_opportunity_difference(current.outcomes, method=method, minimum=minimum)
+    return _banded(gap, current, band)
 
 
-@metric("estimated_equalized_odds_difference", worse="higher", bounds=(0, 1))
+@metric("estimated_equalized_odds_difference", worse="higher", bounds=(0, 1), noise=_past_error)
 def estimated_equalized_odds_difference(
     current: GroupEstimates,
     *,
     agg: Literal["worst_case", "mean"] = "worst_case",
     method: Method = "between_groups",
     minimum: int = MINIMUM,
-) -> FloatArray:
+    band: Band = "backtested",
+) -> Bracket:
     """How far apart the groups are expected to lie in true and false positive rates.
 
     As `equalized_odds_difference`, of expected counts. Range 0 to 1. Undefined unless both gaps
@@ -706,15 +732,25 @@ def estimated_equalized_odds_difference(
     >>> two = GroupEstimates.from_confusion(
     ...     ("F", "M"), tp=[30, 40], fn=[10, 10], fp=[20, 10], tn=[30, 30]
     ... )
-    >>> estimated_equalized_odds_difference(two).round(3)
+    >>> estimated_equalized_odds_difference(two).value.round(3)
     np.float64(0.15)
     """
-    return equalized_odds_difference(current, agg=agg, method=method, minimum=minimum)
+    groups = current.outcomes
+    value = equalized_odds_difference(groups, agg=agg, method=method, minimum=minimum)
+    pooled = groups.pooled(minimum)
+    gaps = [_gap(rates(pooled), method) for rates in (sensitivity, fall_out)]
+    half = np.maximum(*(gap.upper - gap.lower for gap in gaps)) / 2
+    known = value + 0 * half
+    return _banded(Bracket(known, known - half, known + half), current, band)
 
 
-@metric("estimated_predictive_parity_difference", worse="higher", bounds=(0, 1))
+@metric("estimated_predictive_parity_difference", worse="higher", bounds=(0, 1), noise=_past_error)
 def estimated_predictive_parity_difference(
-    current: GroupEstimates, *, method: Method = "between_groups", minimum: int = MINIMUM
+    current: GroupEstimates,
+    *,
+    method: Method = "between_groups",
+    minimum: int = MINIMUM,
+    band: Band = "backtested",
 ) -> Bracket:
     """How far apart the groups are expected to lie in how often a favourable decision is right.
 
@@ -727,12 +763,17 @@ def estimated_predictive_parity_difference(
     >>> estimated_predictive_parity_difference(two).value.round(3)
     np.float64(0.2)
     """
-    return predictive_parity_difference(current, method=method, minimum=minimum)
+    gap = predictive_parity_difference(current.outcomes, method=method, minimum=minimum)
+    return _banded(gap, current, band)
 
 
-@metric("estimated_accuracy_difference", worse="higher", bounds=(0, 1))
+@metric("estimated_accuracy_difference", worse="higher", bounds=(0, 1), noise=_past_error)
 def estimated_accuracy_difference(
-    current: GroupEstimates, *, method: Method = "between_groups", minimum: int = MINIMUM
+    current: GroupEstimates,
+    *,
+    method: Method = "between_groups",
+    minimum: int = MINIMUM,
+    band: Band = "backtested",
 ) -> Bracket:
     """How far apart the groups are expected to lie in the share of decisions that are right.
 
@@ -745,7 +786,8 @@ def estimated_accuracy_difference(
     >>> estimated_accuracy_difference(two).value.round(3)
     np.float64(0.111)
     """
-    return accuracy_difference(current, method=method, minimum=minimum)
+    gap = accuracy_difference(current.outcomes, method=method, minimum=minimum)
+    return _banded(gap, current, band)
 
 
 @metric("estimated_average_odds_difference", worse="either", bounds=(-1, 1))
@@ -763,4 +805,4 @@ def estimated_average_odds_difference(
     >>> estimated_average_odds_difference(two).result[:2].round(3)
     array([ 0.05, -0.05])
     """
-    return average_odds_difference(current, against=against, minimum=minimum)
+    return average_odds_difference(current.outcomes, against=against, minimum=minimum)

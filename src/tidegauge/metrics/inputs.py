@@ -526,6 +526,12 @@ class GroupDecisions:
         total: FloatArray = self.decided.sum(axis=-1)
         return total
 
+    @property
+    def counts(self) -> list[FloatArray]:
+        """Every array of groups, in the order in which the class takes them."""
+        arrays = [getattr(self, each.name) for each in fields(self) if each.name != "names"]
+        return [array for array in arrays if array.ndim >= self.decided.ndim > 0]
+
     def pooled(self, minimum: int) -> Self:
         """Put the groups with fewer than `minimum` decisions together, as one more at the end.
 
@@ -542,7 +548,8 @@ class GroupDecisions:
             return np.concatenate([np.where(rare, 0, counts), other], axis=axis)
 
         counted = {each.name: getattr(self, each.name) for each in fields(self)}
-        arrays = {name: pool(a) for name, a in counted.items() if name != "names" and np.ndim(a)}
+        of_groups = {name: a for name, a in counted.items() if name != "names"}
+        arrays = {name: pool(a) for name, a in of_groups.items() if np.ndim(a) > axis}
         return replace(self, names=(*self.names, OTHER_GROUP), **arrays)
 
 
@@ -572,12 +579,6 @@ class GroupOutcomes(GroupDecisions):
         selected = counts[0] + counts[1]
         decided = selected + counts[2] + counts[3]
         return cls(names, decided, selected, *counts)
-
-    @property
-    def counts(self) -> list[FloatArray]:
-        """Every array there is, in the order in which the class takes them."""
-        arrays = [getattr(self, each.name) for each in fields(self) if each.name != "names"]
-        return [array for array in arrays if array.ndim]
 
     @property
     def decisions(self) -> GroupDecisions:
@@ -665,12 +666,45 @@ class PairedValues(Pairs):
 
 
 @dataclass(frozen=True)
-class GroupEstimates(GroupOutcomes):
+class GroupEstimates(GroupDecisions):
     """Decisions on the groups of a protected attribute, and what is expected of their labels.
 
     Chances within a group follow its own labels in the reference where these say something else
-    than those of all.
+    than those of all. Errors of earlier windows are those of the metric that is asked for.
     """
+
+    tp: FloatArray  # [..., G]: expected
+    fp: FloatArray
+    fn: FloatArray
+    tn: FloatArray
+    past_windows: IntArray = _NONE  # [...]
+    past_squared: FloatArray = _NONE
+    past_absolute: FloatArray = _NONE
+
+    @classmethod
+    def from_confusion(
+        cls, names: tuple[str, ...], *, tp: Counts, fp: Counts, fn: Counts, tn: Counts
+    ) -> GroupEstimates:
+        """Estimates of four expected counts a group.
+
+        >>> GroupEstimates.from_confusion(("F",), tp=[1], fp=[0], fn=[1], tn=[2]).n
+        np.float64(4.0)
+        """
+        made = GroupOutcomes.from_confusion(names, tp=tp, fp=fp, fn=fn, tn=tn)
+        return cls(names, made.decided, made.selected, made.tp, made.fp, made.fn, made.tn)
+
+    @property
+    def outcomes(self) -> GroupOutcomes:
+        """The same counts as if labels had shown them."""
+        return GroupOutcomes(
+            self.names, self.decided, self.selected, self.tp, self.fp, self.fn, self.tn
+        )
+
+    @property
+    def predictions(self) -> FloatArray:
+        """Rows with a decision, all groups."""
+        total: FloatArray = self.decided.sum(axis=-1)
+        return total
 
     @property
     def n(self) -> FloatArray:
