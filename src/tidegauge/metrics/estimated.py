@@ -46,9 +46,18 @@ from tidegauge.metrics.inputs import (
     RegressionOutcomes,
     ratio,
 )
-from tidegauge.metrics.performance import Confusion, confusion, precision_area, roc_area
+from tidegauge.metrics.performance import (
+    Confusion,
+    confusion,
+    macro_f1,
+    macro_precision,
+    macro_recall,
+    multiclass_accuracy,
+    precision_area,
+    roc_area,
+)
 from tidegauge.metrics.registry import get, metric, names
-from tidegauge.metrics.results import Bracket, Z, value_of
+from tidegauge.metrics.results import Bracket, Result, Z, value_of
 from tidegauge.metrics.significance import student_limit
 
 Labels: TypeAlias = Literal["none", "difference", "blend"]
@@ -878,21 +887,23 @@ CLASS_EXAMPLE = (  # a reference without rows, and ten predictions
     ),
 )
 
-_Matrix: TypeAlias = Callable[[FloatArray], tuple[FloatArray, FloatArray]]  # value, derivatives
-
 
 def _of_matrix(
-    measure: _Matrix,
+    measure: Callable[[MulticlassOutcomes], Result],
+    slopes: Callable[[FloatArray], FloatArray],
     current: MulticlassEstimates,
     sampling: FloatArray,
     *,
     labels: Labels,
     band: Band,
 ) -> Bracket:
-    """Estimate a function of the confusion matrix; corrected by labels within decided classes."""
+    """Estimate a realised metric of the confusion matrix; corrected within decided classes.
+
+    `slopes` are its derivatives by each count.
+    """
     per_row = current.rows_per_count
-    value, slopes = measure(current.chances)
-    spread = _of_columns(current.chances, slopes)
+    value = value_of(measure(MulticlassOutcomes(confusion=current.chances)))
+    spread = _of_columns(current.chances, slopes(current.chances))
     variance = ratio(spread.sum(axis=-1), per_row)
     decided = current.decided
     if labels == "none":
@@ -905,8 +916,8 @@ def _of_matrix(
     off = np.nan_to_num(ratio(known - current.labelled_chances, n[..., None, :]))
     moved = current.chances - current.labelled_chances + waiting[..., None, :] * off
     better = known + np.clip(moved, 0, waiting[..., None, :])
-    corrected, at = measure(better)
-    left = _of_columns(better, at)
+    corrected = value_of(measure(MulticlassOutcomes(confusion=better)))
+    left = _of_columns(better, slopes(better))
     excess = ratio(_past_variance(current, variance), variance)
     blind = left * np.maximum(np.nan_to_num(excess, nan=1.0), 1.0)[..., None]
     own = np.where(has_labels, left * np.nan_to_num(ratio(waiting, n)), blind).sum(axis=-1)
@@ -922,11 +933,9 @@ def _of_columns(counts: FloatArray, slopes: FloatArray) -> FloatArray:
     return np.asarray(np.maximum(around, 0))
 
 
-def _accuracy_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _accuracy_slopes(counts: FloatArray) -> FloatArray:
     total = counts.sum(axis=(-2, -1))
-    right = np.einsum("...kk->...", counts)
-    slopes = ratio(np.broadcast_to(np.eye(counts.shape[-1]), counts.shape), total[..., None, None])
-    return ratio(right, total), slopes
+    return ratio(np.broadcast_to(np.eye(counts.shape[-1]), counts.shape), total[..., None, None])
 
 
 def _parts_of(
@@ -936,34 +945,27 @@ def _parts_of(
     right = np.einsum("...kk->...k", counts)
     decided, true = counts.sum(axis=-2), counts.sum(axis=-1)
     occurs = ((decided + true) > 0) * 1.0
-    return (
-        right,
-        decided,
-        true,
-        ratio(occurs, occurs.sum(axis=-1)[..., None]),
-        np.eye(counts.shape[-1]),
-    )
+    share = ratio(occurs, occurs.sum(axis=-1)[..., None])
+    return right, decided, true, share, np.eye(counts.shape[-1])
 
 
-def _precision_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
-    right, decided, _, weight, diagonal = _parts_of(counts)
-    value = (np.nan_to_num(ratio(right, decided)) * weight).sum(axis=-1)
-    slope = np.nan_to_num(ratio(weight, decided))
-    return value, slope[..., None] * diagonal
+def _precision_slopes(counts: FloatArray) -> FloatArray:
+    _, decided, _, weight, diagonal = _parts_of(counts)
+    return np.asarray(np.nan_to_num(ratio(weight, decided))[..., None] * diagonal)
 
 
-def _recall_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _recall_slopes(counts: FloatArray) -> FloatArray:
     right, _, true, weight, diagonal = _parts_of(counts)
     share = np.nan_to_num(ratio(right, true))
-    slope = np.nan_to_num(ratio(weight, true))[..., None] * (diagonal - share[..., None])
-    return (share * weight).sum(axis=-1), slope
+    slope = np.nan_to_num(ratio(weight, true))[..., None]
+    return np.asarray(slope * (diagonal - share[..., None]))
 
 
-def _f1_of(counts: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _f1_slopes(counts: FloatArray) -> FloatArray:
     right, decided, true, weight, diagonal = _parts_of(counts)
     share = np.nan_to_num(ratio(2 * right, decided + true))
     slope = np.nan_to_num(ratio(weight, decided + true))[..., None]
-    return (share * weight).sum(axis=-1), slope * (2 * diagonal - share[..., None])
+    return np.asarray(slope * (2 * diagonal - share[..., None]))
 
 
 def _class_error(
@@ -1003,7 +1005,9 @@ def estimated_multiclass_accuracy(
     right = np.einsum("...kk->...", counts)
     variance, share = _share(right, counts.sum(axis=(-2, -1)), counts.sum(axis=(-2, -1)))
     sampling = np.sqrt(ratio(variance, share * current.n))
-    return _of_matrix(_accuracy_of, current, sampling, labels=labels, band=band)
+    return _of_matrix(
+        multiclass_accuracy, _accuracy_slopes, current, sampling, labels=labels, band=band
+    )
 
 
 @metric("estimated_macro_precision", worse="lower", bounds=(0, 1), noise=past_error)
@@ -1025,7 +1029,9 @@ def estimated_macro_precision(
     Source: CBPE; NannyML for the formula and the sampling band.
     """
     sampling = _class_error(reference, _PRECISION.row, current.n)
-    return _of_matrix(_precision_of, current, sampling, labels=labels, band=band)
+    return _of_matrix(
+        macro_precision, _precision_slopes, current, sampling, labels=labels, band=band
+    )
 
 
 @metric("estimated_macro_recall", worse="lower", bounds=(0, 1), noise=past_error)
@@ -1047,7 +1053,7 @@ def estimated_macro_recall(
     Source: CBPE; NannyML for the formula and the sampling band.
     """
     sampling = _class_error(reference, _RECALL.row, current.n)
-    return _of_matrix(_recall_of, current, sampling, labels=labels, band=band)
+    return _of_matrix(macro_recall, _recall_slopes, current, sampling, labels=labels, band=band)
 
 
 @metric("estimated_macro_f1", worse="lower", bounds=(0, 1), noise=past_error)
@@ -1071,7 +1077,7 @@ def estimated_macro_f1(
     sampling = _class_error(
         reference, lambda c: _share(c.tp, c.tp + c.fp + c.fn, c.total), current.n
     )
-    return _of_matrix(_f1_of, current, sampling, labels=labels, band=band)
+    return _of_matrix(macro_f1, _f1_slopes, current, sampling, labels=labels, band=band)
 
 
 @metric("estimated_roc_auc", worse="lower", bounds=(0, 1), noise=past_error)

@@ -375,7 +375,7 @@ class BinaryOutcomes(_Labelled):
 class MulticlassOutcomes(_Labelled):
     """Labelled rows by true and predicted class, and by the score of every class."""
 
-    confusion: IntArray  # [..., K, K]: true class, predicted class
+    confusion: IntArray | FloatArray  # [..., K, K]: true class, predicted class
     classes: tuple[str, ...] = ()
     # [..., K]: rank of the true class by score, 0 = top
     ranks: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
@@ -463,7 +463,7 @@ class MulticlassEstimates(_Estimated):
 
     chances: FloatArray  # [..., K, K]: expected true class, decided class
     labelled_chances: FloatArray = _NONE  # the same of labelled rows
-    confusion: IntArray = _NONE  # [..., K, K]: true class, decided class of labelled rows
+    confusion: IntArray | FloatArray = _NONE  # [..., K, K]: true, decided class of labelled rows
     score_rows: IntArray = _NONE  # [..., K, S]: all rows by their score of each class
     score_chances: FloatArray = _NONE  # [..., K, S]: sum of that class's chance
     log_loss: FloatArray = _UNKNOWN  # as in BinaryEstimates
