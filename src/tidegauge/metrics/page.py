@@ -16,7 +16,9 @@ value to expect if nothing had changed; gaps between groups carry the gap to exp
 are treated alike. Shares and means carry a 95 % interval, `lower` to `upper`.
 Values that need labels carry `label_share`, the share of the predictions whose label has arrived.
 Estimated values, [explained here](estimated.md), carry the error of earlier estimates as their
-noise floor, and an interval of about 90 %.
+noise floor, and an interval of about 90 %. `status` names what one was estimated by, where earlier
+windows have spoken against the usual (`ok, by atc`); no estimate sees that a score has come to mean
+something else.
 An undefined value is null, and `status` says why. Options are chosen by
 `metrics.get("psi", convention="evidently")`, or by writing `psi(convention=evidently)` wherever a
 name is expected.
